@@ -1,0 +1,1 @@
+"""gpubox: the right deep-learning container on the right GPU, with one word."""

@@ -1,0 +1,5 @@
+"""`python -m gpubox` is `gpubox`."""
+
+from gpubox.cli import main
+
+main()

@@ -1,0 +1,313 @@
+"""NVIDIA's `nvidia/cuda` images: a choice of CUDA, cuDNN, flavor and OS becomes a reference.
+
+Which tags exist and which were deleted stands in data/cuda.json (made by scripts/catalog.py), read
+when first asked for. Knows nothing of profiles, YAML or Docker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple, TypedDict
+
+from gpubox.errors import UsageError, did_you_mean
+
+State = Literal["live", "deleted", "unknown"]
+
+_WORD = re.compile(
+    r"(?P<cuda>\d+(?:\.\d+)*)|(?P<addon>cudnn\d*|tensorrt)|(?P<flavor>base|runtime|devel)"
+    r"|(?P<os>(?:ubuntu|centos|ubi|rockylinux|oraclelinux|opensuse|amzn|azl|cm)[\d.]*)|(?P<rc>rc)"
+)
+_REFERENCE = re.compile(
+    r"(?:(?:registry-1\.|index\.)?docker\.io/)?nvidia/cuda(?::(?P<tag>[\w.-]+))?"
+)
+
+# The last CUDA that makes code for Maxwell, Pascal and Volta (13.0 starts at Turing): with it the
+# replacement of an old image still runs on the card that the old one ran on.
+_SUCCESSOR = "12.9"
+_SUCCESSOR_OS = {"centos": "rockylinux9", "rockylinux": "rockylinux9", "ubi": "ubi9"}
+
+
+class CudaImageError(UsageError):
+    """NVIDIA has published no such image; `key` names the field of `CudaChoice` at fault."""
+
+    def __init__(self, key: str, problem: str, hint: str) -> None:
+        super().__init__(problem, hint)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class CudaChoice:
+    """`cuda`: "12", "12.4" (the newest such with a live tag) or "12.4.1" (exactly that).
+
+    `cudnn`: its major number; "" is the newest that this CUDA has, None an image without.
+    """
+
+    cuda: str
+    cudnn: str | None = None
+    flavor: str = "devel"
+    os: str | None = None
+
+
+@dataclass(frozen=True)
+class TagStatus:
+    """`when`: the time of a deletion, worded to follow "in" ("June 2023"); None if not known.
+
+    `as_of`: the ISO date of the listing that showed a live tag, else of the newest listing.
+    """
+
+    state: State
+    when: str | None
+    as_of: str
+
+
+class Tag(NamedTuple):
+    """`CUDA[-ADDON]-FLAVOR[-OS][-rc]`; aliases of 2015 to 2018 leave out more, `latest` all."""
+
+    cuda: str = ""
+    addon: str = ""
+    flavor: str = ""
+    os: str = ""
+    rc: str = ""
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, self)) or "latest"
+
+
+class _Version(TypedDict, total=False):
+    released: str  # month of the toolkit, "2016-09"
+    cudnn: str  # what a `cudnn` tag without a number holds
+    tags: list[tuple[State, str, str, str]]  # state, when, parts, OSes: every part on every OS;
+    # an unknown tag without a `when` was never heard of, only its sisters in other versions
+
+
+class _Data(TypedDict):
+    listed: str
+    versions: dict[str, _Version]
+
+
+class _Listed(NamedTuple):
+    tag: Tag
+    cudnn: str | None
+    state: State
+    when: str
+
+
+def parse_tag(text: str) -> Tag | None:
+    found = _read([] if text == "latest" else text.split("-"))
+    tag = Tag(**found) if found is not None else None
+    return tag if str(tag) == text else None
+
+
+def parse_name(name: str) -> CudaChoice | None:
+    """A profile's name that reads as a CUDA image, such as `cuda12.4-cudnn-runtime`; the order of
+    its parts is free. Whether NVIDIA has such an image is for `image` to say."""
+    found = _read(re.sub(r"\bcuda(?=\d)", "", name, count=1).split("-"))
+    if not found or f"cuda{found.get('cuda')}" not in name.split("-"):
+        return None
+    addon = found.get("addon")
+    if addon == "tensorrt" or "rc" in found:
+        return None
+    cudnn = None if addon is None else addon.removeprefix("cudnn")
+    return CudaChoice(found["cuda"], cudnn, found.get("flavor", "devel"), found.get("os"))
+
+
+def name(choice: CudaChoice) -> str:
+    """What `parse_name` reads back as `choice`."""
+    cudnn = "" if choice.cudnn is None else f"cudnn{choice.cudnn}"
+    flavor = "" if choice.flavor == "devel" else choice.flavor
+    return "-".join(filter(None, (f"cuda{choice.cuda}", cudnn, flavor, choice.os)))
+
+
+def image(choice: CudaChoice) -> str:
+    """The reference `nvidia/cuda:TAG`: a live tag if any fits, else one that is merely expected,
+    else a deleted one (`status` tells). Raises `CudaImageError`."""
+    listed = [it for version in _series(choice.cuda) for it in _listed(version)]
+    if fitting := [it for it in listed if _fits(it, choice)]:
+        return f"nvidia/cuda:{max(fitting, key=_preference).tag}"
+    raise _refusal(choice, listed)
+
+
+def status(image_reference: str) -> TagStatus:
+    """What was last known of a tag. Other repositories and digests are "unknown"."""
+    tag, as_of = _tag_of(image_reference), _data()["listed"]
+    listed = _listed(tag.cuda) if tag else []
+    known = next((it for it in listed if it.tag == tag), None)
+    if known is None and tag and tag.cuda and _all_deleted(listed):
+        known = listed[-1]  # the deletions stand in the order of time
+    if known is None or known.state == "unknown":
+        return TagStatus("unknown", None, as_of)
+    if known.state == "live":
+        return TagStatus("live", None, known.when)
+    return TagStatus("deleted", known.when or None, as_of)
+
+
+def successor(image_reference: str) -> str | None:
+    """For a deleted image: the name to type instead for new code, such as `cuda12.9-cudnn`."""
+    tag = _tag_of(image_reference)
+    if tag is None or status(image_reference).state != "deleted":
+        return None
+    cudnn = "" if tag.addon.startswith("cudnn") else None
+    os = _SUCCESSOR_OS.get(tag.os.rstrip("0123456789."))
+    return name(CudaChoice(_SUCCESSOR, cudnn, tag.flavor or "devel", os))
+
+
+def live_choices() -> tuple[str, ...]:
+    """One image with cuDNN and compiler each of CUDA 11, 12 and 13, seen in the newest listing.
+
+    13.0 rather than the newest 13.x: any driver from branch 580 on starts it, and each later 13.x
+    asks for a newer one.
+    """
+    return tuple(image(CudaChoice(cuda, "")) for cuda in ("11.8", _SUCCESSOR, "13.0"))
+
+
+@cache
+def _data() -> _Data:
+    file = Path(__file__).with_name("data") / "cuda.json"
+    data: _Data = json.loads(file.read_text(encoding="utf-8"))
+    return data
+
+
+@cache
+def _listed(version: str) -> list[_Listed]:
+    facts = _data()["versions"].get(version, _Version())
+    listed = []
+    for state, when, parts, systems in facts.get("tags", []):
+        for part in parts.split():
+            for os in systems.split():
+                tag = parse_tag("-".join(it for it in (version, part, os) if it not in ("", "-")))
+                assert tag is not None, f"{version} {part} {os}"
+                listed.append(_Listed(tag, _cudnn_in(tag.addon, facts), state, when))
+    return listed
+
+
+def _all_deleted(listed: list[_Listed]) -> bool:
+    return bool(listed) and all(it.state == "deleted" for it in listed)
+
+
+def _cudnn_in(addon: str, facts: _Version) -> str | None:
+    if not addon.startswith("cudnn"):
+        return None
+    return addon.removeprefix("cudnn") or facts.get("cudnn", "")
+
+
+def _read(words: Iterable[str]) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    for word in words:
+        kind = _kind(word)
+        if kind is None or kind in found:
+            return None
+        found[kind] = word
+    return found
+
+
+@cache
+def _kind(word: str) -> str | None:
+    match = _WORD.fullmatch(word)
+    return match.lastgroup if match else None
+
+
+def _tag_of(image_reference: str) -> Tag | None:
+    match = _REFERENCE.fullmatch(image_reference)
+    return parse_tag(match["tag"] or "latest") if match else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _series(cuda: str) -> list[str]:
+    """The published versions that `cuda` stands for: "12" and "12.4" for several."""
+    return [it for it in _data()["versions"] if it and f"{it}.".startswith(f"{cuda}.")]
+
+
+def _fits(listed: _Listed, choice: CudaChoice) -> bool:
+    tag = listed.tag
+    return (
+        tag.flavor == choice.flavor
+        and not tag.rc
+        and tag.addon != "tensorrt"
+        and (listed.cudnn == choice.cudnn or (choice.cudnn == "" and listed.cudnn is not None))
+        and (tag.os == choice.os if choice.os else _is_default_os(tag.os))
+    )
+
+
+def _is_default_os(os: str) -> bool:
+    return not os or re.fullmatch(r"ubuntu\d[02468]\.04", os) is not None
+
+
+def _preference(listed: _Listed) -> tuple[object, ...]:
+    state = ("deleted", "unknown", "live").index(listed.state), bool(listed.when)
+    return state, _numbers(listed.tag.cuda), int(listed.cudnn or 0), _os_preference(listed.tag)
+
+
+def _os_preference(tag: Tag) -> tuple[int, int]:
+    """No OS, where tags without one exist. Else the newest Ubuntu LTS that had been out for three
+    months when that CUDA came: a younger one has no point release yet and few others' packages.
+    (The same rule gives the OS that NVIDIA itself meant by its tags without one, 9.0 to 11.4.)"""
+    if not tag.os.startswith("ubuntu"):
+        return 2, 0
+    year = int(tag.os[len("ubuntu") :].split(".")[0])
+    months = [_data()["versions"][it].get("released") for it in _series(_minor(tag.cuda))]
+    released = min(filter(None, months), default=_data()["listed"])
+    mature = f"20{year}-07" <= released
+    return (1, year) if mature else (0, -year)
+
+
+def _refusal(choice: CudaChoice, listed: list[_Listed]) -> CudaImageError:
+    """Names the first part of the choice, in the order of a tag, that leaves no image over."""
+    cuda, flavor, cudnn = choice.cuda, choice.flavor, choice.cudnn
+    if not listed:
+        return CudaImageError("cuda", f"nvidia/cuda has no CUDA {cuda}", _cuda_hint(cuda))
+    flavors = {it.tag.flavor for it in listed if it.tag.flavor}
+    if flavor not in flavors:
+        problem = f"nvidia/cuda has no flavor '{flavor}' of CUDA {cuda}"
+        return CudaImageError("flavor", problem, did_you_mean(flavor, sorted(flavors)))
+    if cudnn is not None and flavor == "base":
+        problem = f"nvidia/cuda has no '{name(choice)}': base images are without cuDNN"
+        return CudaImageError("flavor", problem, "flavors with cuDNN: devel, runtime")
+    systems = {it.tag.os for it in listed if _fits(it, replace(choice, os=it.tag.os or None))}
+    if not systems:
+        problem = f"nvidia/cuda has no {_said(cudnn)} for CUDA {cuda}"
+        return CudaImageError("cudnn", problem, _cudnn_hint(choice, listed))
+    problem = f"nvidia/cuda has no '{name(replace(choice, os=None))}' on '{choice.os or 'ubuntu'}'"
+    return CudaImageError("os", problem, did_you_mean(choice.os or "", sorted(systems - {""})))
+
+
+def _cuda_hint(cuda: str) -> str:
+    """What there is nearest to `cuda`: its sisters, else its neighbours in the row of versions."""
+    if sisters := _series(_minor(cuda)):
+        return "there is: " + ", ".join(sisters)
+    known = sorted({_minor(it) for it in _data()["versions"] if it}, key=_numbers)
+    if not re.fullmatch(r"\d+(\.\d+)*", cuda):
+        return f"a CUDA version is said as in '{known[-1]}'"
+    place = bisect(known, _numbers(cuda), key=_numbers)
+    return "the nearest: CUDA " + " and ".join(known[max(place - 1, 0) : place + 1])
+
+
+def _cudnn_hint(choice: CudaChoice, listed: list[_Listed]) -> str:
+    here = sorted({it.cudnn for it in listed if it.cudnn}, key=int)
+    has = f"CUDA {choice.cuda} has " + (_said(", ".join(here)) if here else "none")
+    having = [it for it in _data()["versions"] if it and _has_cudnn(it, choice.cudnn)]
+    if not having:
+        return f"{has}; a cuDNN is named by its major number"
+    if sisters := [it for it in having if _minor(it) == _minor(choice.cuda)]:
+        return f"{has}; CUDA {', '.join(sisters)} has it"
+    return f"{has}; {_said(choice.cudnn)} is in CUDA {_minor(having[0])} to {_minor(having[-1])}"
+
+
+def _has_cudnn(version: str, cudnn: str | None) -> bool:
+    return any(it.cudnn and cudnn in ("", it.cudnn) for it in _listed(version))
+
+
+def _said(cudnn: str | None) -> str:
+    return f"cuDNN {cudnn}" if cudnn else "cuDNN"

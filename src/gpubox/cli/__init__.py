@@ -1,0 +1,96 @@
+"""The words that start it: arguments in, one call, one print, an exit code.
+
+The one boundary for errors: a GpuboxError becomes two lines and an exit code, anything else is a
+bug and shows itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from gpubox.cli.app import App, Commands
+from gpubox.errors import GpuboxError, UsageError
+from gpubox.render import Screen
+
+# These pass on the box's own exit code, so their own failures are 125, as docker run's.
+RUNS_BOXES = ("run", "jupyter", "mount", "enter")
+FAILED, MISUSED, NOT_RUN, INTERRUPTED = 1, 2, 125, 130
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("-f", "--file", type=click.Path(), help="Read this file instead of gpubox.yaml.")
+@click.option("--verbose", is_flag=True, help="Say more about what is done and why.")
+@click.version_option(package_name="gpubox", message="gpubox %(version)s")
+@click.pass_context
+def cli(context: click.Context, file: str | None, verbose: bool) -> None:
+    """The right deep-learning container on the right GPU, with one word.
+
+    \b
+      gpubox run cuda8-cudnn5                      a shell with CUDA 8 and cuDNN 5
+      gpubox jupyter --port 8888                   a notebook, and the URL that opens it
+      gpubox mount /data/imagenet:/data            a shell that sees the dataset, read-only
+    """
+    context.obj = App(file=file, verbose=verbose)
+
+
+def main() -> None:
+    """The program. Never returns."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(words: list[str]) -> int:
+    # the command's name is known before its options are, so that bad ones exit as it would
+    context: click.Context | None = None
+    try:
+        with cli.make_context("gpubox", words) as context:
+            return int(cli.invoke(context) or 0)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        Screen().say("")
+        return INTERRUPTED
+    except click.UsageError as error:
+        Screen().fail(_lower(error.format_message()), _usage_hint(error))
+        return NOT_RUN if _runs_box(words) else MISUSED
+    except click.ClickException as error:
+        Screen().fail(_lower(error.format_message()), "")
+        return NOT_RUN if _runs_box(words) else FAILED
+    except GpuboxError as error:
+        Screen().fail(error.problem, error.hint)
+        return _exit_code(error, words)
+    except BrokenPipeError:
+        # nobody reads on: end as other programs do, without Python's own complaint
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        return 141
+
+
+def _exit_code(error: GpuboxError, words: list[str]) -> int:
+    if _runs_box(words):
+        return error.exit_code if error.exit_code in (126, 127) else NOT_RUN
+    return MISUSED if isinstance(error, UsageError) else FAILED
+
+
+def _runs_box(words: list[str]) -> bool:
+    """Whether the command among these words is one that runs a box."""
+    rest = iter(words)
+    for word in rest:
+        if word in ("-f", "--file"):
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word in RUNS_BOXES
+    return False
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+def _usage_hint(error: click.UsageError) -> str:
+    path = error.ctx.command_path if error.ctx else "gpubox"
+    return f"{path} --help shows how it is used"

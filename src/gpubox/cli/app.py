@@ -1,0 +1,171 @@
+"""What all commands share: the group with its sections, the caller, the configuration, the engine.
+
+Each is made when first asked for, so that `--help` costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpubox.errors import UsageError, did_you_mean
+from gpubox.render import Screen
+
+if TYPE_CHECKING:
+    from gpubox.engine import Engine
+    from gpubox.plan import Caller
+    from gpubox.profile import Config
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Start": {"run": "start", "jupyter": "start", "mount": "start"},
+    "Your boxes": {"ps": "boxes"},
+    "Settings": {"profiles": "profiles", "init": "profiles"},
+}
+
+HELP = {
+    "run": "A shell, or COMMAND, in a box.",
+    "jupyter": "Jupyter in a box, and the URL that works.",
+    "mount": "A box with folders mounted.",
+    "ps": "The boxes that there are.",
+    "profiles": "The profiles that there are, or all that one says.",
+    "init": "Write a gpubox.yaml to start from.",
+}
+
+REFLEXES = {
+    "exec": "docker exec",
+    "attach": "docker attach",
+    "ls": "gpubox ps",
+    "list": "gpubox ps",
+    "images": "docker images",
+    "start": "docker start -ai",
+    "stop": "docker stop",
+    "kill": "docker kill",
+    "rm": "docker rm",
+    "logs": "docker logs",
+    "prune": "docker container prune",
+    "config": "gpubox profiles",
+    "pull": "docker pull",
+}
+
+
+@dataclass
+class App:
+    """One call of the program."""
+
+    file: str | None
+    verbose: bool
+    screen: Screen = field(default_factory=Screen)
+
+    @cached_property
+    def caller(self) -> Caller:
+        from gpubox import host
+
+        return host.caller()
+
+    @cached_property
+    def config(self) -> Config:
+        from gpubox.layers import layers
+        from gpubox.profile import Config
+
+        caller = self.caller
+        found, warnings = layers(
+            cwd=caller.folder,
+            home=caller.home,
+            environ=caller.environ,
+            uid=caller.uid,
+            file=Path(self.file) if self.file else None,
+        )
+        for warning in warnings:
+            self.screen.warn(warning)
+        return Config(tuple(found), caller.environ, caller.folder)
+
+    def connect(self) -> Engine:
+        from gpubox.contexts import endpoint
+        from gpubox.engine import connect
+
+        return connect(endpoint(self.caller.environ, self.caller.home))
+
+
+class Commands(click.Group):
+    """Commands by section, each loaded when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for section in SECTIONS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        for section in SECTIONS.values():
+            if name in section:
+                found: click.Command = getattr(
+                    import_module(f"gpubox.cli.{section[name]}"), f"{name}_command"
+                )
+                return found
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in REFLEXES and self.get_command(ctx, name) is None:
+            raise UsageError(f"no command '{name}'", f"here it is: {REFLEXES[name]}")
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise UsageError(f"no command '{name}'", self._nearest(ctx, name))
+        return super().resolve_command(ctx, args)
+
+    def _nearest(self, ctx: click.Context, name: str) -> str:
+        obj = ctx.obj
+        if isinstance(obj, App) and name in obj.config.names():
+            return f"it is a profile: gpubox run {name}"
+        return did_you_mean(name, self.list_commands(ctx))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, HELP[name]) for name in section])
+
+
+def app(context: click.Context) -> App:
+    """The App of this call."""
+    found = context.find_object(App)
+    assert found is not None
+    return found
+
+
+def settings_options() -> Iterator[click.Option]:
+    """An option for every setting that has a flag, made from the one table."""
+    from gpubox.settings import SETTINGS
+
+    for setting in SETTINGS:
+        if setting.flag:
+            names = [setting.key, setting.flag, *([setting.short] if setting.short else [])]
+            names += ["--net"] if setting.key == "network_mode" else []
+            yield click.Option(names, help=_sentence(setting.help), **_kind(setting))
+
+
+def _kind(setting: Any) -> dict[str, Any]:
+    if setting.written is bool:
+        return {"is_flag": True, "default": None}
+    if setting.merge == "by key":
+        return {"multiple": True, "metavar": setting.metavar}
+    return {"metavar": setting.metavar}
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def flags(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a command's parameters, as texts, for the parser of profiles."""
+    from gpubox.settings import SETTINGS
+
+    given = {setting.key: parameters.get(setting.key) for setting in SETTINGS if setting.flag}
+    return {
+        key: str(value).lower() if isinstance(value, bool) else value
+        for key, value in given.items()
+        if value is not None and value != ()
+    }

@@ -1,0 +1,112 @@
+"""`profiles` and `init`: what may be run, where it was said, and a file to start from."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpubox import render
+from gpubox.cli.app import App, app
+from gpubox.errors import GpuboxError, UsageError
+from gpubox.layers import PROJECT_FILE
+
+if TYPE_CHECKING:
+    from gpubox.profile import Profile
+
+
+@click.command("profiles")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="A list of objects.")
+@click.pass_context
+def profiles_command(context: click.Context, name: str | None, as_json: bool) -> int:
+    """The profiles that there are; with NAME all that one says, and which file says it."""
+    this = app(context)
+    if name is None:
+        return _list(this, as_json)
+    rows = _settings(this.config.profile(name))
+    if as_json:
+        render.print_json([dict(zip(("key", "value", "from"), row, strict=True)) for row in rows])
+    else:
+        render.print_table(("SETTING", "VALUE", "FROM"), rows)
+    return 0
+
+
+def _list(this: App, as_json: bool) -> int:
+    found, broken = [], []
+    for name in this.config.names():
+        try:
+            profile = this.config.profile(name)
+        except GpuboxError as error:
+            broken.append(error)
+            continue
+        found.append(
+            {
+                "name": name,
+                "image": profile.image,
+                "from": this.config.owners(name)[-1],
+                "description": profile.description,
+                "default": name == this.config.default(),
+            }
+        )
+    if as_json:
+        render.print_json(found)
+    else:
+        render.print_table(("NAME", "IMAGE", "FROM", "DESCRIPTION"), [_row(item) for item in found])
+    for mistake in broken:
+        this.screen.fail(mistake.problem, mistake.hint)
+    return 2 if broken else 0
+
+
+def _row(item: dict[str, Any]) -> tuple[str, ...]:
+    mark = " (default)" if item["default"] else ""
+    return (item["name"] + mark, item["image"], item["from"], item["description"])
+
+
+def _settings(profile: Profile) -> list[tuple[str, str, str]]:
+    """Each value of a profile with where it was said, the image first."""
+    from gpubox.settings import SETTINGS, Item
+
+    rows = [("image", profile.image, profile.image_where)]
+    for setting in SETTINGS:
+        found = profile.merged.get(setting.key)
+        if found is None or setting.key in ("image", "extends"):
+            continue
+        items = {"": found} if isinstance(found, Item) else found
+        for name, item in items.items():
+            rows.append((setting.key, _text(setting.key, name, item.value), item.where))
+    return rows
+
+
+def _text(key: str, name: str, value: Any) -> str:
+    import shlex
+
+    from gpubox.values import cpus_text, size_text
+
+    if key in ("environment", "labels"):
+        return name if value is None else f"{name}={value}"
+    if key in ("command", "entrypoint"):
+        return shlex.join(value)
+    if key in ("shm_size", "mem_limit"):
+        return size_text(value)
+    if key == "cpus":
+        return cpus_text(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@click.command("init")
+@click.pass_context
+def init_command(context: click.Context) -> None:
+    """Write a commented gpubox.yaml into this folder, never over one that is there."""
+    text = resources.files("gpubox").joinpath("starter.yaml").read_text("utf-8")
+    path = Path(PROJECT_FILE)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path} is here already", f"edit it, or: rm {path}") from None
+    except OSError as error:
+        raise GpuboxError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    app(context).screen.say(f"wrote {path}; gpubox profiles shows what it adds")

@@ -1,0 +1,431 @@
+"""The only room with docker-py: connect, pull, create, start, list, remove.
+
+Plain values and our own records go in and out; docker-py's objects and exceptions stay here. Knows
+nothing of profiles, plans or screens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import docker.errors
+import docker.tls
+import requests.exceptions
+import urllib3.exceptions
+from docker.models import containers
+
+from gpubox.contexts import Endpoint
+from gpubox.docker_words import Arguments
+from gpubox.errors import EngineError
+from gpubox.faults import EngineSaid, explain
+from gpubox.plan import EngineFacts
+
+OWN = "gpubox.version"
+# What `containers.run` itself calls to make of its arguments those of the low-level create.
+_arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
+_ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
+_CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
+
+
+class ImageMissing(EngineError):
+    """The engine does not have the image; it can perhaps be pulled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A container that gpubox started, as one list call tells. `created` is in Unix seconds.
+
+    `ports` are `ADDRESS:PORT->PORT/PROTOCOL`; `status` is the engine's own sentence.
+    """
+
+    id: str
+    name: str
+    image: str
+    profile: str
+    owner: str
+    kind: str
+    gpus: str
+    folder: str
+    state: str
+    status: str
+    created: int
+    ports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Hijacked:
+    """A connection that became a box's streams, and the output that came with the answer.
+
+    `answer` must be kept: docker-py closes the socket when nobody holds it any more.
+    """
+
+    socket: socket.socket
+    early: bytes
+    answer: object
+
+
+class Engine:
+    """One connection to one engine."""
+
+    def __init__(self, client: docker.DockerClient, endpoint: Endpoint, podman: str) -> None:
+        self.client, self.endpoint, self.podman = client, endpoint, podman
+        # with its private calls, which the stubs leave out: docker-py cannot wait while it attaches
+        self.api: Any = client.api
+
+    @property
+    def detach_keys(self) -> str:
+        """The keys of Docker's config.json that leave a box, or Docker's own."""
+        return str(self.api._general_configs.get("detachKeys") or "ctrl-p,ctrl-q")
+
+    # --- facts
+
+    def facts(self) -> EngineFacts:
+        """What a GPU request depends on; one call."""
+        with translated("the engine"):
+            info = self.api.info()
+        discovered = info.get("DiscoveredDevices") or []
+        return EngineFacts(
+            api=_version(self.api._version),
+            podman=self.podman,
+            runtimes=tuple(info.get("Runtimes") or ()),
+            cdi_devices=tuple(item["ID"] for item in discovered if item.get("Source") == "cdi"),
+            cdi_enabled=bool(info.get("CDISpecDirs")),
+            mirrors=bool((info.get("RegistryConfig") or {}).get("Mirrors")),
+            local=self.endpoint.local,
+        )
+
+    # --- images
+
+    def has_image(self, image: str) -> bool:
+        try:
+            with translated(image):
+                self.api.inspect_image(image)
+        except ImageMissing:
+            return False
+        return True
+
+    def pull(self, image: str) -> Iterator[Mapping[str, Any]]:
+        """The events of a pull; one that carries an error is raised as such."""
+        with translated(image), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a credential helper that is not there
+            for event in self._pull_events(image):
+                if "error" in event:
+                    raise explain(str(event["error"]), image)
+                yield event
+
+    def _pull_events(self, image: str) -> Iterator[dict[str, Any]]:
+        try:
+            events = self.api.pull(image, stream=True, decode=True)
+        except docker.errors.DockerException as error:
+            if "Credentials store error" not in str(error):
+                raise
+            # as the docker program does: without its helper nobody is logged in
+            events = self.api.pull(image, stream=True, decode=True, auth_config={})
+        yield from events
+
+    def rename_image(self, image: str, name: str) -> None:
+        """Give an image its plain name instead of the one it was pulled by."""
+        with translated(image):
+            self.api.tag(image, name)
+            self.api.remove_image(image)
+
+    # --- starting
+
+    def run_detached(self, arguments: Arguments) -> str:
+        """`containers.run` itself; what a failed start leaves is removed. The container's id."""
+        image = str(arguments.run["image"])
+        try:
+            with translated(image):
+                return str(self.client.containers.run(**arguments.run).id)
+        except EngineError as error:
+            if leftover := _started_id(error.__cause__):
+                self.remove(leftover)
+            raise
+
+    def create(self, arguments: Arguments, warn: Callable[[str], None]) -> str:
+        """The container `containers.run` would start, not yet started. Its id."""
+        run = {key: value for key, value in arguments.run.items() if key != "detach"}
+        version = self.api._version
+        low_level = _arguments_of_create(run | {"version": version})
+        low_level["detach"] = arguments.run["detach"]
+        low_level["host_config"].update(arguments.host_config)
+        with translated(str(run["image"])):
+            made = self.api.create_container(**low_level)
+        for warning in made.get("Warnings") or ():
+            warn(str(warning))
+        return str(made["Id"])
+
+    def start(self, box: str, image: str) -> None:
+        with translated(image):
+            self.api.start(box)
+
+    def remove(self, box: str) -> None:
+        """Remove a container with its nameless volumes, running or not; gone already is fine."""
+        with suppress(docker.errors.NotFound), translated(box):
+            self.api.remove_container(box, v=True, force=True)
+
+    # --- the foreground
+
+    def attach(self, box: str, *, stdin: bool) -> Hijacked:
+        """The box's streams, before it starts: nothing of its output is lost."""
+        wanted: dict[str, int | str] = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(stdin)}
+        wanted["detachKeys"] = self.detach_keys
+        with translated(box):
+            hijacked = self.api.attach_socket(box, params=wanted)
+        early = _early(hijacked)
+        plain = getattr(hijacked, "_sock", hijacked)
+        if not isinstance(plain, socket.socket):
+            raise EngineError("the foreground over this connection is not possible", "use -d")
+        return Hijacked(plain, early, hijacked)
+
+    def exit_of(self, box: str) -> Callable[[], int]:
+        """Start to wait for the box's next end; call the result for its exit code.
+
+        Asked before the start, or a box that ends at once would never be heard of.
+        """
+        with translated(box):
+            url = self.api._url("/containers/{0}/wait", box)
+            answer = self.api._post(
+                url, params={"condition": "next-exit"}, timeout=None, stream=True
+            )
+            self.api._raise_for_status(answer)
+
+        def code() -> int:
+            with translated(box):
+                body = json.loads(answer.content)
+            if problem := (body.get("Error") or {}).get("Message"):
+                raise explain(problem, box)
+            return int(body["StatusCode"])
+
+        return code
+
+    def resize(self, box: str, rows: int, columns: int) -> bool:
+        """Tell a box's terminal its size; False where its process does not run yet."""
+        try:
+            self.api.resize(box, height=rows, width=columns)
+        except (docker.errors.APIError, requests.exceptions.RequestException):
+            return False
+        return True
+
+    def signal(self, box: str, name: str) -> None:
+        """Send a signal (`SIGTERM`) to the box; one that has ended does not mind."""
+        with suppress(docker.errors.APIError, requests.exceptions.RequestException):
+            self.api.kill(box, signal=name)
+
+    def wait_removed(self, box: str) -> None:
+        """Wait until the engine has removed a box that it removes by itself."""
+        with suppress(docker.errors.NotFound), translated(box):
+            self.api.wait(box, condition="removed")
+
+    # --- boxes
+
+    def boxes(self, *, stopped: bool) -> list[Box]:
+        """All boxes on the engine, whoever started them, the latest first; one call."""
+        with translated("the engine"):
+            found = self.api.containers(all=stopped, filters={"label": OWN})
+        return [_box(item) for item in found if (item.get("Labels") or {}).get(OWN)]
+
+    def names(self) -> frozenset[str]:
+        """The names of all containers, gpubox's or not."""
+        with translated("the engine"):
+            found = self.api.containers(all=True)
+        return frozenset(name.lstrip("/") for item in found for name in item.get("Names") or ())
+
+    def state(self, box: str) -> Mapping[str, Any]:
+        with translated(box):
+            return dict(self.api.inspect_container(box)["State"])
+
+    def is_running(self, box: str) -> bool:
+        return bool(self.state(box)["Running"])
+
+    def log(self, box: str, *, lines: int) -> bytes:
+        with translated(box):
+            return bytes(self.api.logs(box, tail=lines))
+
+    def follow_log(self, box: str) -> Iterator[bytes]:
+        with translated(box):
+            yield from self.api.logs(box, stream=True, follow=True)
+
+    def stop(self, box: str, seconds: int = 10) -> None:
+        with translated(box):
+            self.api.stop(box, timeout=seconds)
+
+    def published(self, box: str, key: str) -> tuple[str, int] | None:
+        """Where a running box's port (`8888/tcp`) is really published."""
+        with translated(box):
+            bound = self.api.inspect_container(box)["NetworkSettings"]["Ports"].get(key)
+        return (bound[0]["HostIp"], int(bound[0]["HostPort"])) if bound else None
+
+
+# --- connecting
+
+
+def connect(endpoint: Endpoint) -> Engine:
+    """An engine that answers, spoken to in its own API version."""
+    try:
+        # a version of our own choice, so that docker-py asks nothing before trust_env is off
+        client = docker.DockerClient(
+            base_url=endpoint.host,
+            version="1.24",
+            timeout=_CALL_SECONDS,
+            tls=_tls(endpoint),
+            use_ssh_client=endpoint.host.startswith("ssh://"),
+        )
+        # or REQUESTS_CA_BUNDLE would take the place of the engine's own CA
+        api: Any = client.api
+        api.trust_env = False
+        headers = api.get(f"{api.base_url}/_ping", timeout=_ANSWER_SECONDS).headers
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise _unreachable(error, endpoint) from error
+    except ValueError as error:
+        raise EngineError(f"Docker's config.json cannot be used: {error}") from None
+    api._version = headers.get("Api-Version") or client.version()["ApiVersion"]
+    return Engine(client, endpoint, headers.get("Libpod-Api-Version", ""))
+
+
+def _tls(endpoint: Endpoint) -> docker.tls.TLSConfig | bool:
+    tls = endpoint.tls
+    if tls is None:
+        return False
+    pair = (str(tls.cert), str(tls.key)) if tls.cert and tls.key else None
+    ca = str(tls.ca) if tls.ca else None
+    return docker.tls.TLSConfig(client_cert=pair, ca_cert=ca, verify=tls.verify)
+
+
+def _unreachable(error: BaseException, endpoint: Endpoint) -> EngineError:
+    """Why an engine does not answer, read from the chain of causes."""
+    causes, text = list(_causes(error)), str(error)
+    place = f"{endpoint.host} ({endpoint.source})"
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return EngineError(
+            f"no permission to use the engine at {place}",
+            "sudo usermod -aG docker $USER, then log in again (that group is as good as root)",
+        )
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return EngineError(
+            f"no engine at {place}: Docker is not installed, or not running",
+            "sudo systemctl start docker; gpubox --help shows what needs no engine",
+        )
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return EngineError(
+            f"no engine answers at {place}: it is not running", "sudo systemctl start docker"
+        )
+    if "timed out" in text:
+        return EngineError(
+            f"the engine at {place} does not answer within {_ANSWER_SECONDS} s",
+            "sudo systemctl restart docker",
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in text or "SSLError" in text:
+        return EngineError(
+            f"the certificate of the engine at {place} is not trusted: {_innermost(causes)}",
+            "point DOCKER_CERT_PATH to the folder with its ca.pem",
+        )
+    if "paramiko" in text:
+        return EngineError(f"ssh to {place} needs paramiko", "pip install 'docker[ssh]'")
+    return EngineError(f"no engine answers at {place}: {_innermost(causes)}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        for part in error.args:
+            if isinstance(part, BaseException):
+                yield from _causes(part)
+        reason = getattr(error, "reason", None)
+        if isinstance(reason, BaseException):
+            yield reason
+        error = error.__cause__ or error.__context__
+
+
+def _innermost(causes: list[BaseException]) -> str:
+    return str(causes[-1]).strip() or type(causes[-1]).__name__
+
+
+# --- docker-py's exceptions
+
+
+@contextmanager
+def translated(it: str) -> Iterator[None]:
+    """docker-py's and its libraries' exceptions as ours; `it` is what the call was about."""
+    try:
+        yield
+    except docker.errors.ImageNotFound as error:
+        raise ImageMissing(f"no image {it} on the engine", exit_code=125) from error
+    except docker.errors.NotFound:
+        raise
+    except docker.errors.APIError as error:
+        raise _explained(error, it) from error
+    except (
+        docker.errors.DockerException,
+        requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,
+    ) as error:
+        raise EngineError(f"the connection to the engine broke: {_short(error)}") from error
+
+
+def _explained(error: docker.errors.APIError, it: str) -> EngineSaid:
+    return explain(str(error.explanation or error), it)
+
+
+def _short(error: BaseException) -> str:
+    return _innermost(list(_causes(error))) if error.args else type(error).__name__
+
+
+def _started_id(error: BaseException | None) -> str | None:
+    """The id of the container whose start failed, from the request that failed."""
+    request = getattr(error, "request", None) or getattr(
+        getattr(error, "response", None), "request", None
+    )
+    found = re.search(r"/containers/([0-9a-f]{64})/start", getattr(request, "url", None) or "")
+    return found[1] if found else None
+
+
+# --- small readings
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)
+
+
+def _early(hijacked: Any) -> bytes:
+    """Output that came in one packet with the answer's headers and waits in http.client's buffer.
+
+    docker-py hands out the socket beneath that buffer, so these bytes would be lost.
+    """
+    plain = getattr(hijacked, "_sock", hijacked)
+    plain.settimeout(0)
+    try:
+        return bytes(hijacked._response.raw._fp.fp.read1(262144) or b"")
+    except (AttributeError, BlockingIOError):
+        return b""
+
+
+def _box(item: Mapping[str, Any]) -> Box:
+    labels = item["Labels"]
+    said = {key: labels.get(f"gpubox.{key}", "") for key in ("profile", "owner", "kind", "gpus")}
+    return Box(
+        id=item["Id"],
+        name=(item.get("Names") or ["/"])[0].lstrip("/"),
+        image=item.get("Image", ""),
+        folder=labels.get("gpubox.folder", ""),
+        state=item.get("State", ""),
+        status=item.get("Status", ""),
+        created=int(item.get("Created") or 0),
+        ports=tuple(sorted({_published(port) for port in item.get("Ports") or ()} - {""})),
+        **said,
+    )
+
+
+def _published(port: Mapping[str, Any]) -> str:
+    if not port.get("PublicPort"):
+        return ""
+    return f"{port.get('IP', '')}:{port['PublicPort']}->{port['PrivatePort']}/{port['Type']}"

@@ -1,0 +1,328 @@
+"""What an engine said, as what it means to the person at the keyboard.
+
+Texts in, problem and fix out. The class of a failure is read from its text, for status codes
+differ between engines. Knows no engine itself; the texts were seen on Docker 20.10 and 28.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from gpubox.errors import EngineError
+
+WITHOUT_GPU = "or run without a GPU: --gpus none"
+
+
+class Fault(NamedTuple):
+    """A text's pattern; `problem` and `hint` may use its groups and the subject `{it}`."""
+
+    pattern: str
+    problem: str
+    hint: str = ""
+    exit_code: int = 125
+
+
+# The order matters: GPU, mount and device texts hold words of the command's own faults.
+FAULTS = (
+    # --- GPUs
+    Fault(
+        r'could not select device driver "cdi"',
+        "the engine's CDI support is off",
+        "set features.cdi in Docker's daemon.json and restart it (on by default from Docker 28.2),"
+        f" {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"could not select device driver|no known GPU vendor found",
+        "the engine has no NVIDIA support, so it can give no GPU",
+        "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure"
+        f" && sudo systemctl restart docker; {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"unresolvable CDI devices (?P<what>[^\s:\"]+)",
+        "the engine has no GPU '{what}' among its CDI devices",
+        f"nvidia-ctk cdi list shows them; sudo nvidia-ctk cdi generate renews them; {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"nvidia-container-cli: device error: (?P<what>\S+): unknown device",
+        "the engine's machine has no GPU {what}",
+        "nvidia-smi -L lists its GPUs",
+    ),
+    Fault(
+        r"nvidia-container-cli: requirement error: unsatisfied condition: (?P<what>cuda>=?[\d.]+)",
+        "the NVIDIA driver is too old for {it}: it needs {what}",
+        "nvidia-smi shows the driver's CUDA; take an older CUDA, or update the driver",
+    ),
+    Fault(
+        r"nvml error: driver not loaded|libnvidia-ml\.so",
+        "the NVIDIA driver is not loaded on the engine's machine",
+        f"nvidia-smi must work there first; {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"driver/library version mismatch",
+        "the NVIDIA driver was updated and the old one is still loaded",
+        f"reboot the machine; {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"nvidia-container-runtime-hook\S*: executable file not found|"
+        r"nvidia-container-runtime-hook: no such file",
+        "nvidia-container-toolkit was removed since the engine started",
+        f"install it again and restart Docker: sudo systemctl restart docker; {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"[Uu]nknown (?:or invalid )?runtime (?:specified|name:?) ?:?(?P<what>\S+)",
+        "the engine has no runtime '{what}'",
+        f"sudo nvidia-ctk runtime configure && sudo systemctl restart docker; {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"nvidia-container-cli: (?P<what>[^\n]+)",
+        "the NVIDIA container tools failed: {what}",
+        f"nvidia-smi must work on the engine's machine first; {WITHOUT_GPU}",
+    ),
+    # --- ports and names
+    Fault(
+        r"Bind for (?P<what>\S+) failed: port is already allocated",
+        "port {what} is taken by another container",
+        "docker ps shows which; take another port with -p",
+    ),
+    Fault(
+        r"listen \w+ (?P<what>\S+): bind: address already in use|"
+        r"failed to bind host port (?:for )?(?P<what2>\S+?):? .*address already in use",
+        "port {what} is taken by a program on this machine",
+        "ss -ltnp shows which; take another port with -p",
+    ),
+    Fault(
+        r"bind: cannot assign requested address",
+        "an address to publish on is not this machine's",
+        "ip address shows the machine's own; without an address it is 127.0.0.1",
+    ),
+    Fault(
+        r"listen \w+ (?P<what>\S+): bind: permission denied",
+        "port {what} is below 1024, and the engine may not take it",
+        "take a higher port with -p",
+    ),
+    Fault(
+        r'container name "?/?(?P<what>[^"\s]+)"? is already in use|'
+        r'the name "?(?P<what2>[^"\s]+)"? is already in use',
+        "the name '{what}' is taken by another container",
+        "choose another with --name, or: docker rm {what}",
+    ),
+    # --- mounts and devices
+    Fault(
+        r"bind source path does not exist: (?P<what>.+)",
+        "no folder {what} on the engine's machine",
+        "make it there first, or correct the path",
+    ),
+    Fault(
+        r"error mounting \"(?P<what>[^\"]+)\" to rootfs at \"(?P<to>[^\"]+)\".*not a directory",
+        "{what} and {to} in the box cannot be mounted on each other: one is a file, one a folder",
+    ),
+    Fault(
+        r"[Dd]uplicate mount point:? (?P<what>\S+)",
+        "two mounts on {what}",
+        "gpubox profiles NAME shows where each comes from",
+    ),
+    Fault(
+        r"is mounted on (?P<what>\S+) but it is not a (?:shared|slave|shared or slave) mount",
+        "{what} is not a shared mount on the engine's machine",
+        "sudo mount --make-rshared {what}, or leave the propagation out",
+    ),
+    Fault(
+        r"error gathering device information while adding custom device \"(?P<what>[^\"]+)\"",
+        "no device {what} on the engine's machine",
+        "correct the path behind --device",
+    ),
+    Fault(
+        r"error setting rlimit type 8: operation not permitted",
+        "the engine may not raise the memlock limit",
+        "leave --ulimit memlock out, or let the engine's service have LimitMEMLOCK=infinity",
+    ),
+    Fault(
+        r"error setting rlimit[^:]*: (?P<what>.+)",
+        "the engine may not set a limit: {what}",
+        "leave the --ulimit out, or raise the limits of the engine's service",
+    ),
+    # --- the command
+    Fault(
+        r"unable to find user (?P<what>[^:]+):",
+        "the image has no user '{what}'",
+        "--user UID:GID needs none, --user host is you",
+    ),
+    Fault(
+        r"unable to find group (?P<what>[^:]+):",
+        "the image has no group '{what}'",
+        "--user UID:GID needs none",
+    ),
+    Fault(
+        r"[Cc]annot mkdir: (?P<what>\S+) is not a directory",
+        "{what} is a file in the image and cannot be the working directory",
+    ),
+    Fault(
+        r"chdir to cwd \(\"(?P<what>[^\"]+)\"\)",
+        "the command cannot start in {what}",
+        "choose a folder with --workdir",
+    ),
+    Fault(
+        r"exec: \"(?P<what>[^\"]*)\": (?:stat [^:]*: )?"
+        r"(?:executable file not found|no such file or directory)|"
+        r"stat (?P<what2>\S+): no such file or directory",
+        "there is no program '{what}' in {it}",
+        "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are",
+        127,
+    ),
+    Fault(
+        r"exec: \"(?P<what>[^\"]*)\": (?:permission denied|is a directory)|"
+        r"exec (?P<what2>\S+): permission denied|exec: \"(?P<what3>[^\"]*)\".*is a directory",
+        "'{what}' in {it} is no program that can run",
+        "it is a folder, or lacks the x permission: chmod +x, or name its interpreter",
+        126,
+    ),
+    Fault(
+        r"exec format error",
+        "the program is made for another kind of processor, or is a script without #!",
+        "name its interpreter, or take an image for this machine",
+        126,
+    ),
+    # --- limits
+    Fault(
+        r"[Mm]inimum memory limit allowed is (?P<what>\S+)",
+        "the memory limit is too small: the least is {what}",
+    ),
+    Fault(
+        r"[Rr]ange of CPUs is from (?P<what>.+?), as",
+        "so many CPUs there are not: from {what}",
+        "nproc counts them",
+    ),
+    Fault(
+        r"invalid CapAdd: unknown capability: \"?(?P<what>[^\"\s]+)",
+        "there is no capability '{what}'",
+        "man 7 capabilities lists them, without CAP_",
+    ),
+    Fault(
+        r"[Nn]o such container: (?P<what>\S+)",
+        "no container '{what}'",
+        "gpubox ps -a lists yours",
+    ),
+    Fault(
+        r"network (?P<what>\S+) not found",
+        "the engine has no network '{what}'",
+        "docker network ls lists them",
+    ),
+    Fault(
+        r"client version (?P<what>\S+) is too (?:new|old)",
+        "the engine does not speak API {what}",
+        "upgrade to Docker 20.10 or newer",
+    ),
+    # --- pulls
+    Fault(
+        r"toomanyrequests|429 Too Many",
+        "the registry lets nobody here pull for now: too many requests",
+        "log in for a higher limit (docker login), or wait an hour",
+    ),
+    Fault(
+        r"no space left on device",
+        "the disk is full where the engine keeps images and containers",
+        "docker system df shows what takes it, docker image prune frees some",
+    ),
+    Fault(
+        r"pull access denied|repository does not exist|requested access to the resource is denied|"
+        r"no basic auth credentials|unauthorized|401 Unauthorized|403 Forbidden|\bdenied\b",
+        "the registry gives no {it}: there is none, or it wants a login",
+        "check the name; docker login REGISTRY logs in",
+    ),
+    Fault(
+        r"manifest for \S+ not found|manifest unknown|name unknown|: not found",
+        "the registry has no image {it}",
+        "check the name and the tag; gpubox profiles lists images that there are",
+    ),
+    Fault(
+        r"no matching manifest for (?P<what>\S+)",
+        "{it} is not made for this machine ({what})",
+        "choose another tag",
+    ),
+    Fault(
+        r"schema 1 support has been removed|manifest version 2, schema 1",
+        "{it} is in a format that this engine no longer reads (schema 1)",
+        "choose a newer tag",
+    ),
+    Fault(
+        r"server gave HTTP response to HTTPS client",
+        "the registry of {it} speaks plain HTTP, which the engine refuses",
+        "add it to insecure-registries in Docker's daemon.json",
+    ),
+    Fault(
+        r"no such host|Temporary failure in name resolution|server misbehaving",
+        "the registry of {it} cannot be found from the engine's machine",
+        "check the network and the proxy of the engine; a mirror near you goes into registry:",
+    ),
+    Fault(
+        r"connection refused|i/o timeout|TLS handshake timeout|context deadline exceeded|"
+        r"network is unreachable|connection reset|unexpected EOF|\bEOF\b|no route to host",
+        "the registry of {it} does not answer",
+        "check the network and the proxy of the engine, then try again",
+    ),
+    Fault(
+        r"filesystem layer verification failed|unexpected commit digest|unknown blob",
+        "the registry sent a damaged layer of {it}",
+        "try again; a mirror may hold a bad copy",
+    ),
+    Fault(
+        r"x509: (?P<what>.+)",
+        "the registry's certificate is not trusted by the engine: {what}",
+        "put its CA into /etc/docker/certs.d/REGISTRY/ca.crt on the engine's machine",
+    ),
+    Fault(
+        r"[Nn]o such image: (?P<what>\S+)",
+        "no image {what} on the engine",
+        "gpubox pulls it without --pull never",
+    ),
+    Fault(
+        r"invalid reference format(?P<what>.*)",
+        "'{it}' is not an image's name{what}",
+        "REPOSITORY[:TAG], in lower case",
+    ),
+)
+
+_COMPILED = tuple((re.compile(fault.pattern), fault) for fault in FAULTS)
+
+
+class EngineSaid(EngineError):
+    """A refusal of the engine's, explained; `text` is what it said itself."""
+
+    def __init__(self, text: str, problem: str, hint: str, exit_code: int) -> None:
+        super().__init__(problem, hint, exit_code=exit_code)
+        self.text = text
+
+
+def explain(text: str, it: str) -> EngineSaid:
+    """The error for what the engine said about `it` (an image, a box, a command).
+
+    A text that nobody has met yet is passed on as it is, without the engine's own prefixes.
+    """
+    for pattern, fault in _COMPILED:
+        if match := pattern.search(text):
+            groups = {key.rstrip("23"): value for key, value in match.groupdict().items() if value}
+            words = {"it": it, "what": "", **groups}
+            problem, hint = fault.problem.format(**words), fault.hint.format(**words)
+            return EngineSaid(text, problem, hint, fault.exit_code)
+    return EngineSaid(text, f"the engine says: {_tail(text)}", "", 125)
+
+
+def is_gpu_refusal(text: str) -> bool:
+    """Whether the engine has no hook for the usual GPU request, so that CDI may be tried."""
+    return bool(re.search(r'could not select device driver ""|no known GPU vendor', text))
+
+
+def is_port_taken(text: str) -> bool:
+    return "port is already allocated" in text or "address already in use" in text
+
+
+def is_name_taken(text: str) -> bool:
+    return bool(re.search(r"name \S+ is already in use", text))
+
+
+def _tail(text: str) -> str:
+    """What follows the runtime's chain of prefixes, on one line."""
+    for prefix in ("unable to start container process: ", "OCI runtime create failed: "):
+        text = text.rpartition(prefix)[2] or text
+    return " ".join(text.removesuffix(": unknown").split())

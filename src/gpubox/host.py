@@ -1,0 +1,101 @@
+"""What this machine says: the caller, their streams, the files and folders a profile names.
+
+Reads and reports; knows no profiles' meaning and no engine.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from gpubox.errors import GpuboxError
+from gpubox.plan import Caller
+from gpubox.values import Mount
+
+
+def caller() -> Caller:
+    """Who runs gpubox here, with which streams."""
+    uid = os.getuid()
+    return Caller(
+        name=user_name(uid),
+        uid=uid,
+        gid=os.getgid(),
+        groups=tuple(os.getgroups()),
+        home=Path.home(),
+        folder=Path.cwd(),
+        environ=dict(os.environ),
+        stdin_is_terminal=_is_terminal(0),
+        stdout_is_terminal=_is_terminal(1),
+        rows_columns=_window(),
+    )
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+def _window() -> tuple[int, int] | None:
+    try:
+        size = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    except (OSError, ValueError):
+        return None
+    return (size.lines, size.columns) if size.lines and size.columns else None
+
+
+def read_files(paths: Iterable[str]) -> dict[str, str]:
+    """The text of each file, by path; an unreadable one is an error that names it."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = Path(path).read_text("utf-8")
+        except FileNotFoundError:
+            raise GpuboxError(f"no file {path}", nearest(path), exit_code=125) from None
+        except OSError as error:
+            raise GpuboxError(f"{path}: {error.strerror}", exit_code=125) from None
+        except UnicodeDecodeError:
+            raise GpuboxError(f"{path} is not a UTF-8 text", exit_code=125) from None
+    return found
+
+
+def check_folders(mounts: Iterable[Mount]) -> None:
+    """Refuse a mount whose host side is not there: Docker would make it, and root would own it."""
+    for mount in mounts:
+        path = Path(mount.source or "")
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise GpuboxError(
+                f"no folder {path} on this machine to mount on {mount.target}", nearest(str(path))
+            ) from None
+        except OSError as error:
+            raise GpuboxError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def nearest(path: str) -> str:
+    """The hint for a missing path: the existing name nearest to where it goes wrong."""
+    wanted = Path(path)
+    for part in reversed([wanted, *wanted.parents]):
+        if part.exists():
+            continue
+        try:
+            names = [path.name for path in part.parent.iterdir()]
+        except OSError:
+            return f"{part.parent} cannot be read"
+        if near := get_close_matches(part.name, names, n=1, cutoff=0.6):
+            return f"did you mean {part.parent / near[0]}?"
+        return f"nothing in {part.parent} is named {part.name}"
+    return ""

@@ -1,0 +1,67 @@
+"""Where the notebook is: its token, whether it answers, the URL and the tunnel that reach it.
+
+Speaks HTTP to Jupyter; knows no Docker and no profile.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from http.client import HTTPConnection, HTTPException
+
+_PAUSE_SECONDS = 0.1
+
+
+def new_token() -> str:
+    """A token nobody can guess: 192 random bits in hex."""
+    return secrets.token_hex(24)
+
+
+def url(address: str, port: int, token: str) -> str:
+    """The address to open: `/?token=` leads to Lab and to the classic notebook alike."""
+    host = "127.0.0.1" if address in ("", "0.0.0.0", "::") else address
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
+
+
+def wait_until_ready(
+    address: str, port: int, *, alive: Callable[[], bool], deadline: float
+) -> bool:
+    """Ask until Jupyter answers, the box is dead, or `deadline` (monotonic seconds) has passed.
+
+    An open port says nothing: Docker's proxy accepts before Jupyter listens. `/api` needs no token.
+    """
+    while alive() and time.monotonic() < deadline:
+        if _status(address, port, "/api") == 200:
+            return True
+        time.sleep(_PAUSE_SECONDS)
+    return False
+
+
+def lets_anybody_in(address: str, port: int) -> bool:
+    """Whether Jupyter shows its state to somebody without a token."""
+    return _status(address, port, "/api/status") == 200
+
+
+def tunnel(environ: Mapping[str, str], user: str, port: int) -> str | None:
+    """The `ssh` line for the person's own machine, if they came here by ssh.
+
+    SSH_CONNECTION is `CLIENT CLIENT_PORT SERVER SERVER_PORT`.
+    """
+    parts = environ.get("SSH_CONNECTION", "").split()
+    if len(parts) != 4:
+        return None
+    other_port = f" -p {parts[3]}" if parts[3] != "22" else ""
+    return f"ssh -N -L {port}:127.0.0.1:{port}{other_port} {user}@{parts[2]}"
+
+
+def _status(address: str, port: int, path: str) -> int | None:
+    host = "127.0.0.1" if address in ("", "0.0.0.0", "::") else address
+    connection = HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, HTTPException):
+        return None
+    finally:
+        connection.close()

@@ -1,0 +1,224 @@
+"""A plan becomes a running box: pull what is missing, create, attach, start.
+
+What fails leaves nothing behind. Knows the order of things; the engine does them, the screen is the
+caller's.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+from gpubox import catalog, faults, terminal, values
+from gpubox.engine import Engine, Hijacked, ImageMissing
+from gpubox.errors import EngineError
+from gpubox.faults import EngineSaid
+from gpubox.plan import Facts, Plan
+from gpubox.terminal import How
+from gpubox.translate import arguments
+
+DELETED = "deleted"
+
+Events = Iterator[Mapping[str, Any]]
+
+
+class Screen(Protocol):
+    """What a launch tells the person while it goes on."""
+
+    def say(self, sentence: str) -> None: ...
+    def warn(self, sentence: str) -> None: ...
+    def pulling(self, image: str, events: Events) -> None: ...
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """What staying with a box takes: its streams, its exit code to be waited for, our signals."""
+
+    streams: Hijacked
+    exit_code: Callable[[], int]
+    signals: terminal.Signals
+
+
+@dataclass(frozen=True)
+class Started:
+    """A box that has been started, with the plan that did it."""
+
+    box: str
+    plan: Plan
+    foreground: Foreground | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start. `planned` makes the plan from facts, anew when the engine has changed them.
+
+    `ignored` are the checks that the person goes past.
+    """
+
+    engine: Engine
+    planned: Callable[[Facts], Plan]
+    screen: Screen
+    ignored: frozenset[str] = frozenset()
+
+    def detached(self, facts: Facts) -> Started:
+        """Start the box in the background."""
+        return self._replanned(facts, self._start_detached)
+
+    def foreground(self, facts: Facts, on_start: Callable[[Started], None]) -> tuple[Started, int]:
+        """Start the box, stay with it until it ends or is left; with the exit code."""
+        with ExitStack() as held:
+            started = self._replanned(facts, partial(self._start_attached, held))
+            on_start(started)
+            return started, accompany(self.engine, started)
+
+    # --- plans
+
+    def _replanned(self, facts: Facts, start: Callable[[Plan], Started]) -> Started:
+        """Start by a plan, and by a new one each time the engine tells something new."""
+        pulled = False
+        while True:
+            plan = self.planned(facts)
+            try:
+                if plan.pull == "always" and not pulled:
+                    raise ImageMissing(plan.image)
+                return start(plan)
+            except ImageMissing:
+                if pulled or plan.pull == "never":
+                    raise _missing(plan.image) from None
+                self._get_image(plan)
+                pulled = True
+            except EngineSaid as refusal:
+                facts = self._changed(facts, plan, refusal)
+
+    def _changed(self, facts: Facts, plan: Plan, refusal: EngineSaid) -> Facts:
+        """The facts that this refusal makes a new plan of; else the refusal itself."""
+        if faults.is_name_taken(refusal.text) and not plan.named_by_caller:
+            return replace(facts, taken=self.engine.names() | {plan.name})
+        if faults.is_gpu_refusal(refusal.text) and not facts.no_hook:
+            changed = replace(facts, no_hook=True)
+            if self.planned(changed).gpus.backend != plan.gpus.backend:
+                return changed
+        chosen = plan.kind == "jupyter" and not plan.port_by_caller
+        if faults.is_port_taken(refusal.text) and chosen and facts.jupyter_port < 65535:
+            return replace(facts, jupyter_port=facts.jupyter_port + 1)
+        raise refusal
+
+    # --- images
+
+    def _get_image(self, plan: Plan) -> None:
+        source = pull_source(plan.image, plan.registry)
+        deleted = _deleted(plan.image)
+        hopeless = source == plan.image and DELETED not in self.ignored
+        if deleted and hopeless and not self.engine.facts().mirrors:
+            raise deleted
+        try:
+            self.screen.pulling(source, self.engine.pull(source))
+        except EngineSaid as refusal:
+            raise deleted or refusal from refusal
+        if source != plan.image:
+            self.engine.rename_image(source, plan.image)
+
+    # --- starts
+
+    def _start_detached(self, plan: Plan) -> Started:
+        said = arguments(plan)
+        with terminal.Signals():  # none may strike between create and start
+            if not said.host_config and self.engine.has_image(plan.image):
+                return Started(self.engine.run_detached(said), plan)
+            box = self.engine.create(said, self.screen.warn)
+            with self._or_removed(box):
+                self.engine.start(box, plan.image)
+            return Started(box, plan)
+
+    def _start_attached(self, held: ExitStack, plan: Plan) -> Started:
+        with ExitStack() as attempt:
+            signals = attempt.enter_context(terminal.Signals())
+            box = self.engine.create(arguments(plan), self.screen.warn)
+            with self._or_removed(box):
+                streams = self.engine.attach(box, stdin=plan.interactive)
+                exit_code = self.engine.exit_of(box)
+                self.engine.start(box, plan.image)
+            held.push(attempt.pop_all())
+            return Started(box, plan, Foreground(streams, exit_code, signals))
+
+    @contextmanager
+    def _or_removed(self, box: str) -> Iterator[None]:
+        """A failed start leaves no half-made container."""
+        try:
+            yield
+        except BaseException:
+            self.engine.remove(box)
+            raise
+
+
+# --- images
+
+
+def pull_source(image: str, registry: str | None) -> str:
+    """Where an image is pulled from: Docker Hub's come through the `registry`, if there is one."""
+    reference = values.reference(image)
+    if not registry or reference.registry:
+        return image
+    repository = reference.repository
+    path = repository if "/" in repository else f"library/{repository}"
+    return str(replace(reference, registry=registry, repository=path))
+
+
+def _deleted(image: str) -> EngineError | None:
+    """What is to be said of an image that NVIDIA has deleted."""
+    status = catalog.status(image)
+    if status.state != "deleted":
+        return None
+    when = f" in {status.when}" if status.when else ""
+    instead = catalog.successor(image)
+    return EngineError(
+        f"{image} is not on this engine, and was deleted from Docker Hub{when}",
+        (f"for new code: gpubox run {instead}; " if instead else "")
+        + "a registry that kept it goes into registry: in gpubox.yaml, or GPUBOX_REGISTRY",
+    )
+
+
+def _missing(image: str) -> EngineError:
+    return EngineError(f"no image {image} on the engine", f"docker pull {image}")
+
+
+# --- the foreground
+
+
+def accompany(engine: Engine, started: Started) -> int:
+    """Be the box's terminal or pipes until it ends or is left, and give the exit code."""
+    box, plan, own = started.box, started.plan, started.foreground
+    assert own is not None, "a box in the foreground"
+    ending = terminal.attach(
+        terminal.SocketStream(own.streams.socket, own.streams.early),
+        own.signals,
+        tty=plan.tty,
+        stdin=plan.interactive,
+        forward=lambda arrived: engine.signal(box, arrived.name),
+        resize=partial(engine.resize, box) if plan.tty else None,
+        detach_keys=terminal.detach_sequence(engine.detach_keys),
+    )
+    match ending.how:
+        case How.ENDED:
+            return _ended(engine, started, own)
+        case How.DETACHED:
+            return 0
+        case How.OUTPUT_GONE:
+            engine.signal(box, "SIGKILL")
+            return 128 + signal.SIGPIPE
+        case How.TERMINAL_GONE:
+            return 128 + signal.SIGHUP
+        case How.TERMINATED | How.FORCED:
+            return 128 + (ending.signal or 0)
+
+
+def _ended(engine: Engine, started: Started, own: Foreground) -> int:
+    code = own.exit_code()
+    if started.plan.rm:
+        # or the next box of this name would find it taken
+        engine.wait_removed(started.box)
+    return code

@@ -1,0 +1,294 @@
+"""Files in, what they say out: each value with the file and line that said it.
+
+Knows YAML and where configuration lies; knows nothing of what the keys mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from gpubox.errors import GpuboxError, ProfileError
+
+COMMAND_LINE = "command line"
+PROJECT_FILE = "gpubox.yaml"
+
+Value: TypeAlias = "str | list[Said] | dict[str, Said] | None"
+
+
+@dataclass(frozen=True)
+class Said:
+    """A value and who said it.
+
+    Scalars are the text that was written, for only the reader of a key knows whether `12.10` is a
+    version or a number; an empty or null one is None. `where` is `FILE:LINE`; relative paths start
+    at `base`.
+    """
+
+    value: Value
+    where: str
+    base: Path
+
+    def plain(self) -> Any:
+        """The value alone, without the origins."""
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        if isinstance(self.value, dict):
+            return {key: item.plain() for key, item in self.value.items()}
+        return self.value
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file. `name` is how people see it; a `shared` one is at home in no project's folder."""
+
+    name: str
+    settings: Mapping[str, Said]
+    shared: bool = False
+
+
+def from_flags(flags: Mapping[str, Any], base: Path, where: str = COMMAND_LINE) -> dict[str, Said]:
+    """Flags as the last layer: texts, lists of texts, mappings."""
+
+    def said(value: Any) -> Said:
+        if isinstance(value, list | tuple):
+            return Said([said(item) for item in value], where, base)
+        if isinstance(value, dict):
+            return Said({key: said(item) for key, item in value.items()}, where, base)
+        return Said(value, where, base)
+
+    return {key: said(value) for key, value in flags.items()}
+
+
+# --- reading YAML
+
+
+def read(text: str, name: str, base: Path) -> dict[str, Said]:
+    """One document, which must be a mapping; errors name `name` and the line."""
+    import yaml
+
+    # libyaml's parser where PyYAML was built with it: ten times as fast
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        root = yaml.compose(text, Loader=loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ProfileError(f"{name}:{line}", "", f"not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ProfileError(f"{name}:1", "", f"not YAML: {error}") from None
+    if root is None:
+        return {}
+    document = _Reader(name, base).said(root)
+    if not isinstance(document.value, dict):
+        raise ProfileError(document.where, "", "a mapping (KEY: VALUE) is expected here")
+    return document.value
+
+
+class _Reader:
+    def __init__(self, name: str, base: Path) -> None:
+        self.name, self.base = name, base
+        self.open: set[int] = set()
+
+    def said(self, node: Any) -> Said:
+        where = f"{self.name}:{node.start_mark.line + 1}"
+        if id(node) in self.open:
+            raise ProfileError(where, "", "an alias that contains itself")
+        self.open.add(id(node))
+        value = self.value(node, where)
+        self.open.discard(id(node))
+        return Said(value, where, self.base)
+
+    def value(self, node: Any, where: str) -> Value:
+        if node.id == "sequence":
+            return [self.said(item) for item in node.value]
+        if node.id == "mapping":
+            return self.mapping(node)
+        if not node.style and node.value in ("", "~", "null", "Null", "NULL"):
+            return None
+        if node.tag.startswith("!") and not node.tag.startswith("tag:"):
+            raise ProfileError(where, "", f"the tag {node.tag} is not understood")
+        return str(node.value)
+
+    def mapping(self, node: Any) -> dict[str, Said]:
+        found: dict[str, Said] = {}
+        merged: dict[str, Said] = {}
+        for key_node, value_node in node.value:
+            where = f"{self.name}:{key_node.start_mark.line + 1}"
+            if key_node.id != "scalar":
+                raise ProfileError(where, "", "a key is a word")
+            key, item = str(key_node.value), self.said(value_node)
+            if key == "<<" and isinstance(item.value, dict):
+                merged.update(item.value)
+            elif key in found:
+                raise ProfileError(where, key, "written twice in one mapping; keep one")
+            else:
+                # the line of the key, for a block's value starts on the next one
+                found[key] = replace(item, where=where)
+        return {**merged, **found}
+
+
+# --- ${VAR}
+
+_VARIABLE = re.compile(
+    r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)"
+    r"|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<word>[^}]*))?\}|(?P<bad>\{?))"
+)
+
+
+def interpolate(said: Said, environ: Mapping[str, str]) -> Said:
+    """Compose's `$VAR`, `${VAR}`, `${VAR:-else}`, `${VAR:?problem}`, `${VAR:+other}` and `$$`."""
+    if isinstance(said.value, str):
+        if "$" not in said.value:
+            return said
+        return replace(said, value=_expand(said.value, said.where, environ))
+    if isinstance(said.value, list):
+        return replace(said, value=[interpolate(item, environ) for item in said.value])
+    if isinstance(said.value, dict):
+        items = {key: interpolate(item, environ) for key, item in said.value.items()}
+        return replace(said, value=items)
+    return said
+
+
+def _expand(text: str, where: str, environ: Mapping[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        if match["escaped"]:
+            return "$"
+        if match["bad"] is not None:
+            raise ProfileError(where, "", f"'{text}': a dollar sign itself is written $$")
+        name, how = match["plain"] or match["name"], match["how"] or ""
+        found = environ.get(name)
+        missing = found is None or (how.startswith(":") and not found)
+        if how.endswith("+"):
+            return "" if missing else match["word"]
+        if not missing:
+            return found or ""
+        if how.endswith("-"):
+            return match["word"]
+        problem = match["word"] if how.endswith("?") else ""
+        raise ProfileError(
+            where,
+            "",
+            problem or f"the variable {name} is not set",
+            f"set it, or write ${{{name}:-VALUE}} to have a value without it",
+        )
+
+    return _VARIABLE.sub(value, text)
+
+
+# --- which files
+
+
+def layers(
+    *, cwd: Path, home: Path, environ: Mapping[str, str], uid: int, file: Path | None = None
+) -> tuple[list[Layer], list[str]]:
+    """All layers, lowest first, and a warning for each file that was found but not trusted."""
+    found = [_built_in()]
+    for path in _shared_files(home, environ):
+        found.append(_load(path, shared=True))
+    if file is not None:
+        return [*found, _load(file)], []
+    project, warning = find_project(cwd, home, uid)
+    if project is not None:
+        found.append(_load(project))
+    return found, [warning] if warning else []
+
+
+def _built_in() -> Layer:
+    text = resources.files("gpubox").joinpath("profiles.yaml").read_text("utf-8")
+    return Layer("built in", read(text, "built in", Path("/")), shared=True)
+
+
+def config_home(home: Path, environ: Mapping[str, str]) -> Path:
+    """`~/.config/gpubox`, or where XDG_CONFIG_HOME (if absolute) puts it."""
+    xdg = environ.get("XDG_CONFIG_HOME", "")
+    return (Path(xdg) if xdg.startswith("/") else home / ".config") / "gpubox"
+
+
+def _shared_files(home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
+    own = config_home(home, environ)
+    candidates = [Path("/etc/gpubox/config.yaml"), own / "config.yaml"]
+    yield from (path for path in candidates if path.is_file())
+    yield from sorted((own / "profiles.d").glob("*.yaml"))
+
+
+def _load(path: Path, *, shared: bool = False) -> Layer:
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise GpuboxError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise ProfileError(f"{path}:1", "", "not a UTF-8 text") from None
+    name = _short(path)
+    return Layer(name, read(text, name, path.absolute().parent), shared)
+
+
+def _short(path: Path) -> str:
+    """The path as people would type it: relative to here, or to home."""
+    absolute = path.absolute()
+    for root, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if absolute.is_relative_to(root):
+            return prefix + str(absolute.relative_to(root))
+    return str(absolute)
+
+
+def find_project(cwd: Path, home: Path, uid: int) -> tuple[Path | None, str]:
+    """The nearest `gpubox.yaml` upward, or a warning why it is not used.
+
+    Somebody else's file could mount and run anything as the caller, so it must be the caller's or
+    root's, and writable by nobody else. The walk ends at home and at the file system's edge.
+    """
+    device = cwd.stat().st_dev
+    for folder in (cwd, *cwd.parents):
+        if folder.stat().st_dev != device:
+            break
+        path = folder / PROJECT_FILE
+        if path.is_file():
+            reason = _distrust(path, uid)
+            return (None, f"{path} is not used: {reason}") if reason else (path, "")
+        if folder == home:
+            break
+    return None, ""
+
+
+def _distrust(path: Path, uid: int) -> str:
+    status = path.stat()
+    if status.st_uid not in (uid, 0):
+        return f"it belongs to {_user_name(status.st_uid)}; --file {path} uses it all the same"
+    others_write = status.st_mode & 0o002
+    group_writes = status.st_mode & 0o020 and not _private_group(status.st_gid, uid)
+    if others_write or group_writes:
+        return f"others may write it; chmod go-w {path}"
+    return ""
+
+
+def _user_name(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _private_group(gid: int, uid: int) -> bool:
+    """Whether the caller is alone in this group, as most distributions make a user's own one."""
+    import grp
+    import pwd
+
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return user.pw_gid == gid and set(group.gr_mem) <= {user.pw_name} and gid == uid
+
+
+def words(said: Said, split: Callable[[str], list[str]]) -> list[str]:
+    """A list of texts as it is, one text split into words."""
+    if isinstance(said.value, list):
+        return [str(item.value if item.value is not None else "") for item in said.value]
+    return split(str(said.value))

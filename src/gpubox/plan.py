@@ -1,0 +1,420 @@
+"""What will happen: a profile, the words typed behind it and the facts become one frozen Plan.
+
+Every question is answered here and nothing is done. Pure: knows no files, no engine, no terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from gpubox import values
+from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
+from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
+from gpubox.profile import Profile
+
+Kind = Literal["shell", "command", "jupyter"]
+Pull = Literal["missing", "always", "never"]
+
+LABEL = "gpubox."
+JUPYTER_PORT = 8888
+JUPYTER_KEY = f"{JUPYTER_PORT}/tcp"
+
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+
+
+# --- what is known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who runs gpubox, where, and what their standard streams are."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: Path
+    folder: Path
+    environ: Mapping[str, str]
+    stdin_is_terminal: bool
+    stdout_is_terminal: bool
+    rows_columns: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What an engine says of itself. `cdi_devices` are names like `nvidia.com/gpu=0`.
+
+    `podman` is the version of Podman behind a Docker-compatible service, or empty.
+    """
+
+    api: tuple[int, int]
+    podman: str = ""
+    runtimes: tuple[str, ...] = ()
+    cdi_devices: tuple[str, ...] = ()
+    cdi_enabled: bool = False
+    mirrors: bool = False
+    local: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Everything a plan depends on besides the profile. Without an engine, `engine` is None.
+
+    `files` holds the text of each file that the profile names; `taken` are names in use;
+    `no_hook` says that the engine has just refused the usual GPU request; below `jupyter_port`
+    the ports from 8888 on were found taken.
+    """
+
+    caller: Caller
+    engine: EngineFacts | None = None
+    files: Mapping[str, str] | None = None
+    taken: frozenset[str] = frozenset()
+    no_hook: bool = False
+    jupyter_port: int = JUPYTER_PORT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What was typed that belongs to this one start, and to no profile."""
+
+    command: tuple[str, ...] = ()
+    kind: Kind | None = None
+    name: str | None = None
+    detach: bool = False
+    interactive: bool = False
+    tty: bool | None = None
+    pull: Pull = "missing"
+    token: str | None = None
+    port: int | None = None
+    public: bool = False
+
+
+# --- what will happen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A box, whole: nothing is left to be decided. Attributes bear the settings' names.
+
+    `notes` are assumptions and surprises, a sentence each, that the person should read.
+    """
+
+    name: str
+    image: str
+    profile: str
+    kind: Kind
+    command: tuple[str, ...]
+    detach: bool
+    tty: bool
+    interactive: bool
+    pull: Pull
+    gpus: GpuRequest
+    environment: tuple[Variable, ...]
+    labels: tuple[tuple[str, str], ...]
+    volumes: tuple[values.Mount, ...]
+    ports: tuple[values.Port, ...]
+    env_file: tuple[EnvFile, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    working_dir: str | None = None
+    user: str | None = None
+    shm_size: int | None = None
+    ipc: str | None = None
+    ulimits: tuple[values.Ulimit, ...] = ()
+    mem_limit: int | None = None
+    cpus: int | None = None
+    network_mode: str | None = None
+    hostname: str | None = None
+    restart: str | None = None
+    init: bool | None = None
+    rm: bool = False
+    cap_add: tuple[str, ...] = ()
+    security_opt: tuple[SecurityOption, ...] = ()
+    devices: tuple[values.Device, ...] = ()
+    registry: str | None = None
+    rows_columns: tuple[int, int] | None = None
+    named_by_caller: bool = False
+    port_by_caller: bool = False
+    notes: tuple[str, ...] = ()
+
+    def folders(self) -> tuple[values.Mount, ...]:
+        """The host folders that the box mounts."""
+        return tuple(mount for mount in self.volumes if mount.bind)
+
+
+def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
+    """The box that `profile` and `ask` mean on this machine; raises what cannot be."""
+    _contradictions(profile, ask)
+    caller = facts.caller
+    kind = ask.kind or ("command" if ask.command or profile.command else "shell")
+    tty, interactive = _streams(ask, kind, caller)
+    name = ask.name or _free_name(f"{_safe(profile.name)}-{_safe(caller.name)}", facts.taken)
+    gpus = profile.gpus if profile.gpus is not None else values.NO_GPUS
+    entrypoint, command = _program(profile.entrypoint, ask.command or profile.command)
+    ports, port_notes = _ports(profile, ask, facts, kind)
+    return Plan(
+        name=name,
+        image=profile.image,
+        profile=profile.name,
+        kind=kind,
+        command=command,
+        entrypoint=entrypoint,
+        detach=ask.detach,
+        tty=tty,
+        interactive=interactive,
+        pull=ask.pull,
+        gpus=GpuRequest(gpus, _backend(gpus, facts)),
+        environment=_environment(profile, ask, gpus, caller),
+        env_file=_env_files(profile, facts),
+        labels=_labels(profile, kind, gpus, caller),
+        volumes=profile.volumes,
+        ports=ports,
+        working_dir=profile.working_dir
+        or (profile.workspace.target if profile.workspace else None),
+        user=_user(profile, caller),
+        shm_size=None if _shares_memory(profile.ipc) else profile.shm_size,
+        ipc=profile.ipc,
+        ulimits=profile.ulimits,
+        mem_limit=profile.mem_limit,
+        cpus=profile.cpus,
+        network_mode=profile.network_mode,
+        hostname=_hostname(profile, name),
+        restart=profile.restart,
+        init=profile.init,
+        rm=profile.rm,
+        cap_add=_capabilities(profile.cap_add),
+        security_opt=_security(profile, facts),
+        devices=profile.devices,
+        registry=profile.registry,
+        rows_columns=caller.rows_columns if tty else None,
+        named_by_caller=ask.name is not None,
+        port_by_caller=_port_said(profile, ask),
+        notes=port_notes,
+    )
+
+
+def _contradictions(profile: Profile, ask: Ask) -> None:
+    if profile.rm and profile.restart not in (None, "no"):
+        raise ProfileError(
+            profile.where("restart"),
+            "restart",
+            f"'{profile.restart}' and rm exclude each other: a removed box cannot start again",
+        )
+    if ask.name is not None and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", ask.name):
+        raise UsageError(
+            f"'{ask.name}' is no name for a box",
+            "two or more of letters, digits, '_', '.' and '-', a letter or digit first",
+        )
+
+
+# --- streams and command
+
+
+def _streams(ask: Ask, kind: Kind, caller: Caller) -> tuple[bool, bool]:
+    """Whether the box has a terminal, and whether its standard input is open.
+
+    At a terminal both by themselves; detached a shell needs both to stay alive.
+    """
+    if ask.detach:
+        keeps_alive = kind == "shell"
+        return keeps_alive if ask.tty is None else ask.tty, ask.interactive or keeps_alive
+    at_terminal = caller.stdin_is_terminal and caller.stdout_is_terminal
+    tty = at_terminal if ask.tty is None else ask.tty
+    interactive = ask.interactive or at_terminal
+    if tty and interactive and not caller.stdin_is_terminal:
+        raise GpuboxError(
+            "a terminal in the box (-t) with input from something that is none",
+            "leave -t out: gpubox allocates a terminal by itself where there is one",
+        )
+    return tty, interactive
+
+
+def _program(
+    entrypoint: tuple[str, ...], command: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`docker run --entrypoint` takes one word, so further ones become the command's first."""
+    return entrypoint[:1], (*entrypoint[1:], *command)
+
+
+# --- names and labels
+
+
+def _safe(text: str) -> str:
+    """A word fit for a container's name; an image gives the last part of its repository."""
+    if "/" in text or ":" in text:
+        text = values.reference(text).repository.rpartition("/")[2]
+    return re.sub(r"[^a-zA-Z0-9_.-]+", "-", text).strip("-_.") or "box"
+
+
+def _free_name(base: str, taken: frozenset[str]) -> str:
+    number, name = 1, base
+    while name in taken:
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+def _hostname(profile: Profile, name: str) -> str | None:
+    if profile.hostname:
+        return profile.hostname
+    if (profile.network_mode or "").startswith(("host", "container:")):
+        return None
+    return name.replace("_", "-")[:63].rstrip("-.")
+
+
+def _labels(
+    profile: Profile, kind: Kind, gpus: values.Gpus, caller: Caller
+) -> tuple[tuple[str, str], ...]:
+    claim = [gpu if "-" in gpu else f"index:{gpu}" for gpu in gpus.ids]
+    own = {
+        "profile": profile.name,
+        "owner": caller.name,
+        "folder": str(caller.folder),
+        "kind": kind,
+        "gpus": ",".join(claim) or str(gpus),
+        "version": version("gpubox"),
+    }
+    return (*profile.labels.items(), *((LABEL + key, text) for key, text in own.items()))
+
+
+# --- GPUs
+
+
+def _backend(gpus: values.Gpus, facts: Facts) -> Literal["hook", "cdi"]:
+    """How this engine gives GPUs. Without an engine to ask, as most do: by device requests."""
+    engine = facts.engine
+    if gpus == values.NO_GPUS or engine is None:
+        return "hook"
+    if engine.podman:
+        if _numbers(engine.podman) < (5, 4):
+            raise EngineError(
+                f"Podman {engine.podman} ignores GPU requests: the box would run without a GPU",
+                "use Podman 5.4 or newer, a Docker Engine, or --gpus none",
+            )
+        return "cdi"
+    if engine.api < (1, 40):
+        raise EngineError(
+            f"this engine (API {engine.api[0]}.{engine.api[1]}) knows no GPU requests",
+            "upgrade to Docker 20.10 or newer, or use --gpus none",
+        )
+    wanted = set(GpuRequest(gpus, "cdi").cdi_names)
+    listed = wanted <= set(engine.cdi_devices)
+    if facts.no_hook:
+        return "cdi" if engine.cdi_enabled or listed else "hook"
+    # an engine of API 1.53 turns --gpus into CDI devices itself
+    by_name = listed and "nvidia" not in engine.runtimes and engine.api < (1, 53)
+    return "cdi" if by_name else "hook"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+# --- environment
+
+
+def _environment(
+    profile: Profile, ask: Ask, gpus: values.Gpus, caller: Caller
+) -> tuple[Variable, ...]:
+    found: dict[str, Variable] = {}
+    for name, value in profile.environment.items():
+        if value is not None:
+            found[name] = Variable(name, value, bool(_SECRET.search(name)))
+        elif name in caller.environ:
+            found[name] = Variable(name, caller.environ[name], secret=True, inherited=True)
+    if gpus == values.NO_GPUS:
+        # every CUDA image says `all`, which a default NVIDIA runtime would obey
+        found["NVIDIA_VISIBLE_DEVICES"] = Variable("NVIDIA_VISIBLE_DEVICES", "void")
+    if ask.token is not None:
+        found["JUPYTER_TOKEN"] = Variable("JUPYTER_TOKEN", ask.token, secret=True)
+    return tuple(found.values())
+
+
+def _env_files(profile: Profile, facts: Facts) -> tuple[EnvFile, ...]:
+    texts = facts.files or {}
+    return tuple(
+        EnvFile(path, tuple(_env_lines(path, texts.get(path, ""), facts.caller.environ)))
+        for path in profile.env_file
+    )
+
+
+def _env_lines(path: str, text: str, environ: Mapping[str, str]) -> list[str]:
+    """`docker run --env-file`'s language: no quotes, no `export`; a NAME alone is the caller's."""
+    found = []
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        line = line.lstrip()
+        name, equals, value = line.partition("=")
+        if not line or line.startswith("#"):
+            continue
+        if not name or re.search(r"\s", name):
+            raise ProfileError(f"{path}:{number}", "env_file", f"'{name}' is no variable's name")
+        if equals:
+            found.append(f"{name}={value}")
+        elif name in environ:
+            found.append(f"{name}={environ[name]}")
+    return found
+
+
+def _security(profile: Profile, facts: Facts) -> tuple[SecurityOption, ...]:
+    texts = facts.files or {}
+    return tuple(
+        SecurityOption(text, texts.get(text.partition("=")[2], "")) for text in profile.security_opt
+    )
+
+
+def _capabilities(names: tuple[str, ...]) -> tuple[str, ...]:
+    """In the order in which newer `docker` programs send them; ALL holds all others."""
+    return ("ALL",) if "ALL" in names else tuple(sorted(names))
+
+
+def files_named(profile: Profile) -> tuple[str, ...]:
+    """The host files that a plan of this profile needs to have read."""
+    seccomp = (option.removeprefix("seccomp=") for option in profile.security_opt)
+    return (*profile.env_file, *(path for path in seccomp if path.startswith("/")))
+
+
+# --- ports, user, memory
+
+
+def _ports(
+    profile: Profile, ask: Ask, facts: Facts, kind: Kind
+) -> tuple[tuple[values.Port, ...], tuple[str, ...]]:
+    ports = profile.ports
+    if kind == "jupyter":
+        ports = _jupyter_ports(ports, ask, facts)
+    if profile.network_mode == "host" and ports:
+        listed = ", ".join(port.key for port in ports)
+        return (), (f"with host networking nothing is published: {listed} is the machine's own",)
+    return ports, ()
+
+
+def _port_said(profile: Profile, ask: Ask) -> bool:
+    """Whether Jupyter's port on the host was chosen by a person, so that it is this or none."""
+    return ask.port is not None or any(port.key == JUPYTER_KEY for port in profile.ports)
+
+
+def _jupyter_ports(
+    ports: tuple[values.Port, ...], ask: Ask, facts: Facts
+) -> tuple[values.Port, ...]:
+    """Jupyter's own port: `--port`, else what the profile publishes for it, else from 8888 on."""
+    own = [port for port in ports if port.key == JUPYTER_KEY]
+    others = tuple(port for port in ports if port.key != JUPYTER_KEY)
+    jupyter = own[0] if own else values.Port(JUPYTER_PORT, host=str(facts.jupyter_port))
+    if ask.port is not None:
+        jupyter = replace(jupyter, host=str(ask.port))
+    if ask.public:
+        jupyter = replace(jupyter, address="0.0.0.0")
+    return (*others, jupyter)
+
+
+def _user(profile: Profile, caller: Caller) -> str | None:
+    return f"{caller.uid}:{caller.gid}" if profile.user == "host" else profile.user
+
+
+def _shares_memory(ipc: str | None) -> bool:
+    return ipc == "host" or (ipc or "").startswith("container:")

@@ -1,0 +1,552 @@
+"""The one table of settings: what a profile may say, how it merges, how Docker is told.
+
+Options, help, the README's reference and the JSON Schema come from it. Knows the meaning of each
+key; knows nothing of files, profiles' names or engines.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from gpubox import docker_words as say
+from gpubox import values
+from gpubox.errors import ProfileError
+from gpubox.layers import COMMAND_LINE, Said, words
+from gpubox.values import Gpus
+
+Text = str
+Texts = list[str]
+Record = dict[str, Any]
+
+
+class Item(NamedTuple):
+    """A merged value, and where it was said."""
+
+    value: Any
+    where: str
+
+
+class MisreadItemError(ValueError):
+    """A problem with one item of a list or mapping, which has a line of its own."""
+
+    def __init__(self, said: Said, problem: str, key: str = "") -> None:
+        super().__init__(problem)
+        self.said, self.key = said, key
+
+
+# --- readers: what was said -> what is meant, or a ValueError with the problem
+
+
+def one(parse: Callable[[str], Any] = str) -> Callable[[Said], Any]:
+    return lambda said: parse(str(said.value))
+
+
+def path(said: Said) -> str:
+    return values.host_path(str(said.value), said.base)
+
+
+def _items(said: Said) -> list[Said]:
+    return said.value if isinstance(said.value, list) else [said]
+
+
+def keyed(parse: Callable[[Said], Iterable[tuple[str, Any]]]) -> Callable[[Said], dict[str, Item]]:
+    """A list whose items are known by a key: the same key twice is an error within one layer."""
+
+    def read(said: Said) -> dict[str, Item]:
+        found: dict[str, Item] = {}
+        for item in _items(said):
+            for key, value in _parsed(item, parse):
+                if key in found:
+                    raise MisreadItemError(item, f"{key} stands here twice; keep one")
+                found[key] = Item(value, item.where)
+        return found
+
+    return read
+
+
+def _parsed(item: Said, parse: Callable[[Said], Iterable[Any]]) -> list[Any]:
+    try:
+        return list(parse(item))
+    except MisreadItemError:
+        raise
+    except ValueError as error:
+        raise MisreadItemError(item, str(error)) from None
+
+
+def mapping(parse: Callable[[str, Said], Any]) -> Callable[[Said], dict[str, Item]]:
+    """A mapping, or Compose's list of `NAME=VALUE`; a NAME alone has no value (None)."""
+
+    def pairs(said: Said) -> Iterable[tuple[str, Any]]:
+        name, equals, value = str(said.value).partition("=")
+        item = Said(value if equals else None, said.where, said.base)
+        if not name:
+            raise ValueError(f"'{said.value}' has no name before the =")
+        return [(name, parse(name, item))]
+
+    def read(said: Said) -> dict[str, Item]:
+        if not isinstance(said.value, dict):
+            # a repeated -e wins over the one before it, as with docker run
+            items = (pair for item in _items(said) for pair in _located(item, pairs))
+            return dict(items)
+        return {
+            name: Item(_parsed(item, partial(_named, parse, name))[0], item.where)
+            for name, item in said.value.items()
+        }
+
+    return read
+
+
+def _named(parse: Callable[[str, Said], Any], name: str, item: Said) -> list[Any]:
+    return [parse(name, item)]
+
+
+def _located(item: Said, parse: Callable[[Said], Iterable[Any]]) -> list[tuple[str, Item]]:
+    return [(name, Item(value, item.where)) for name, value in _parsed(item, parse)]
+
+
+def _variable(name: str, said: Said) -> str | None:
+    if isinstance(said.value, list | dict):
+        raise ValueError(f"{name} has a text as its value")
+    return said.value
+
+
+def _label(name: str, said: Said) -> str:
+    if name.startswith("gpubox."):
+        raise ValueError(f"labels under gpubox. are gpubox's own; rename '{name}'")
+    return _variable(name, said) or ""
+
+
+def _ulimit(name: str, said: Said) -> values.Ulimit:
+    if isinstance(said.value, dict):
+        soft, hard = (said.value.get(key) for key in ("soft", "hard"))
+        if not soft or not hard or len(said.value) > 2:
+            raise ValueError(f"{name} is a number, or a mapping with soft and hard")
+        return values.ulimit(name, f"{soft.value}:{hard.value}")
+    return values.ulimit(name, str(said.value if said.value is not None else ""))
+
+
+def _ports(said: Said) -> list[tuple[str, values.Port]]:
+    plain = said.plain()
+    found = values.long_port(plain) if isinstance(plain, dict) else values.ports(str(plain))
+    return [(port.key, port) for port in found]
+
+
+def _volume(said: Said) -> list[tuple[str, values.Mount]]:
+    plain = said.plain()
+    if isinstance(plain, dict):
+        mount = values.long_volume(plain, said.base)
+    else:
+        mount = values.volume(str(plain), said.base)
+    return [(mount.target, mount)]
+
+
+def _device(said: Said) -> list[tuple[str, values.Device]]:
+    device = values.device(str(said.value))
+    return [(device.target, device)]
+
+
+def _word(said: Said) -> list[tuple[str, str]]:
+    if not said.value:
+        raise ValueError("an empty item")
+    return [(str(said.value), str(said.value))]
+
+
+def _capability(said: Said) -> list[tuple[str, str]]:
+    """By its full name, as newer engines store it: `sys_ptrace` is CAP_SYS_PTRACE."""
+    name = str(said.value or "").upper()
+    if not name.replace("_", "").isalpha():
+        raise ValueError(f"'{said.value}' is no capability")
+    full = name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
+    return [(full, full)]
+
+
+def _security(said: Said) -> list[tuple[str, str]]:
+    """A seccomp profile is a file of the caller's, named from where it was written."""
+    option, equals, value = str(said.value).partition("=")
+    if option == "seccomp" and value not in ("unconfined", "builtin", ""):
+        return [(option, f"seccomp={values.host_path(value, said.base)}")]
+    return [(f"{option}{equals}{value}" if option == "label" else option, str(said.value))]
+
+
+def _env_file(said: Said) -> list[tuple[str, str]]:
+    found = path(said)
+    return [(found, found)]
+
+
+def _dataset(said: Said) -> list[tuple[str, str]]:
+    name = str(said.value).partition(":")[0]
+    return [(name, str(said.value))]
+
+
+def _gpus(said: Said) -> Gpus:
+    if isinstance(said.value, list):
+        return values.gpu_ids(",".join(words(said, shlex.split)))
+    if isinstance(said.value, dict):
+        raise ValueError("write all, none, or the GPUs: [0, 2]")
+    return values.gpus(str(said.value))
+
+
+def _command(said: Said) -> tuple[str, ...]:
+    try:
+        return tuple(words(said, shlex.split))
+    except ValueError as error:
+        raise ValueError(f"'{said.value}': {str(error).lower()}") from None
+
+
+def _entrypoint(said: Said) -> tuple[str, ...]:
+    # the flag is one word, as docker's: --entrypoint "" and --entrypoint "/a b" are whole
+    if said.where == COMMAND_LINE:
+        return (str(said.value or ""),)
+    return _command(said) or ("",)
+
+
+def _working_dir(text: str) -> str:
+    if not PurePosixPath(text).is_absolute():
+        raise ValueError(f"'{text}' is not an absolute path in the box")
+    return text
+
+
+def _workspace(said: Said) -> values.Mount:
+    """`DIR[:BOX_PATH]`: read and write, at /workspace unless said otherwise."""
+    source, _, target = str(said.value).partition(":")
+    folder = values.host_path(source, said.base)
+    if folder == "/":
+        raise ValueError("the whole machine is no workspace; name a folder")
+    return values.Mount(values.box_path(target or "/workspace"), folder, bind=True)
+
+
+def _cudnn(text: str) -> str:
+    if not text.isdigit():
+        raise ValueError(f"'{text}' is not a major version of cuDNN, like 8")
+    return text
+
+
+def _cuda(text: str) -> str:
+    parts = text.split(".")
+    if len(parts) > 3 or not all(part.isdigit() for part in parts):
+        raise ValueError(f"'{text}' is not a version of CUDA, like 12.4")
+    return text
+
+
+def _flavor(text: str) -> str:
+    if text not in ("base", "runtime", "devel"):
+        raise ValueError(f"'{text}' is not base, runtime or devel")
+    return text
+
+
+def _image(text: str) -> str:
+    values.reference(text)
+    return text
+
+
+def _hostname(text: str) -> str:
+    if not text or len(text) > 63 or not text.replace("-", "").replace(".", "").isalnum():
+        raise ValueError(f"'{text}' is no host name: letters, digits, - and . (63 at most)")
+    return text
+
+
+# --- the table
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of the table.
+
+    `written` is what YAML may hold; `merge` says what a later layer does to an earlier one; `flag`
+    is `docker run`'s (a repeatable one for a collection). Without `said` the plan turns the value
+    into another setting.
+    """
+
+    key: str
+    written: Any
+    read: Callable[[Said], Any]
+    help: str
+    flag: str = ""
+    merge: Literal["replace", "by key"] = "replace"
+    said: say.Say | None = None
+    short: str = ""
+    metavar: str = "TEXT"
+
+    def parse(self, said: Said) -> Any:
+        """What was said, as this setting means it; a ProfileError names the line."""
+        try:
+            self._check_shape(said)
+            return self.read(said)
+        except MisreadItemError as error:
+            raise ProfileError(error.said.where, self.name_in(said), str(error)) from None
+        except ValueError as error:
+            raise ProfileError(said.where, self.name_in(said), str(error)) from None
+
+    def name_in(self, said: Said) -> str:
+        return self.flag if said.where == COMMAND_LINE and self.flag else self.key
+
+    def _check_shape(self, said: Said) -> None:
+        # a truth is read from its text, with a message that shows it
+        shape = Text if self.written is bool else self.written
+        try:
+            msgspec.convert(said.plain(), shape, strict=False)
+        except msgspec.ValidationError as error:
+            raise ValueError(_in_words(str(error))) from None
+
+
+def _in_words(problem: str) -> str:
+    """msgspec's sentence in YAML's words."""
+    text = problem.partition(" - at ")[0].removeprefix("Expected ").replace("`", "")
+    expected, _, got = text.partition(", got ")
+    for theirs, ours in (
+        ("object", "a mapping"),
+        ("array", "a list"),
+        ("str", "a text"),
+        ("bool", "true or false"),
+        ("null", "nothing"),
+    ):
+        expected, got = expected.replace(theirs, ours), got.replace(theirs, ours)
+    expected = expected.replace(" | nothing", "").replace(" | ", " or ")
+    return f"{expected} is expected here" + (f", not {got}" if got else "")
+
+
+_NAMED = dict[str, Text | None] | Texts
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("description", Text, one(), "what the profile is for, shown by `gpubox profiles`"),
+    Setting("extends", Text, one(), "the profile this one adds to"),
+    Setting("image", Text, one(_image), "the image, as `docker run` takes it"),
+    Setting("cuda", Text, one(_cuda), "a version of CUDA: an image of NVIDIA's is picked"),
+    Setting("cudnn", Text, one(_cudnn), "the major version of cuDNN in that image"),
+    Setting("flavor", Text, one(_flavor), "base, runtime or devel (the default)"),
+    Setting("os", Text, one(), "the system in that image, like ubuntu22.04"),
+    Setting(
+        "gpus",
+        Text | Texts | Record,
+        _gpus,
+        "all, none, or exactly these: 0,2 or device=3 or GPU-<uuid>",
+        "--gpus",
+        said=say.gpus,
+        metavar="GPUS",
+    ),
+    Setting("command", Text | Texts, _command, "what runs in the box instead of a shell"),
+    Setting(
+        "entrypoint",
+        Text | Texts,
+        _entrypoint,
+        "the program that runs the command",
+        "--entrypoint",
+        said=say.option(
+            "--entrypoint", "entrypoint", api=list, text=lambda items: "".join(items[:1])
+        ),
+        metavar="PROGRAM",
+    ),
+    Setting(
+        "working_dir",
+        Text,
+        one(_working_dir),
+        "the folder in the box where the command starts",
+        "--workdir",
+        said=say.option("--workdir", "working_dir"),
+        short="-w",
+        metavar="BOX_PATH",
+    ),
+    Setting(
+        "workspace",
+        Text,
+        _workspace,
+        "a host folder to work in: mounted at /workspace, and where the command starts",
+        "--workspace",
+        metavar="DIR",
+    ),
+    Setting(
+        "env_file",
+        Text | Texts,
+        keyed(_env_file),
+        "files of NAME=VALUE lines, read as `docker run` reads them",
+        "--env-file",
+        "by key",
+        say.env_files,
+        metavar="FILE",
+    ),
+    Setting(
+        "environment",
+        _NAMED,
+        mapping(_variable),
+        "variables in the box; a NAME alone takes the caller's value",
+        "--env",
+        "by key",
+        say.environment,
+        "-e",
+        metavar="NAME[=VALUE]",
+    ),
+    Setting(
+        "user",
+        Text,
+        one(),
+        "who runs the command: NAME, UID[:GID], or host for the caller",
+        "--user",
+        said=say.option("--user", "user"),
+        short="-u",
+        metavar="USER",
+    ),
+    Setting(
+        "ports",
+        Text | list[Text | Record],
+        keyed(_ports),
+        "publish [ADDRESS:][HOST:]BOX[/udp]; on 127.0.0.1 unless an address is given",
+        "--publish",
+        "by key",
+        say.ports,
+        "-p",
+        metavar="PORT",
+    ),
+    Setting(
+        "volumes",
+        Text | list[Text | Record],
+        keyed(_volume),
+        "mount SOURCE:TARGET[:ro], a host folder (it must exist) or a volume",
+        "--volume",
+        "by key",
+        say.mounts,
+        "-v",
+        metavar="MOUNT",
+    ),
+    Setting(
+        "datasets",
+        Text | Texts,
+        keyed(_dataset),
+        "datasets to mount, read-only: NAME or NAME:BOX_PATH",
+        "--dataset",
+        "by key",
+        metavar="NAME",
+    ),
+    Setting(
+        "shm_size",
+        Text,
+        one(values.size),
+        "shared memory, which data loaders need",
+        "--shm-size",
+        said=say.option("--shm-size", "shm_size", text=values.size_text),
+        metavar="SIZE",
+    ),
+    Setting(
+        "ipc",
+        Text,
+        one(),
+        "whose shared memory: private, shareable, host, container:NAME",
+        "--ipc",
+        said=say.option("--ipc", "ipc_mode"),
+        metavar="MODE",
+    ),
+    Setting(
+        "ulimits",
+        dict[str, Text | Record] | Texts,
+        mapping(_ulimit),
+        "limits of processes: NAME=SOFT[:HARD]",
+        "--ulimit",
+        "by key",
+        say.ulimits,
+        metavar="NAME=SOFT[:HARD]",
+    ),
+    Setting(
+        "mem_limit",
+        Text,
+        one(values.size),
+        "the most main memory the box may use",
+        "--memory",
+        said=say.option("--memory", "mem_limit", text=values.size_text),
+        short="-m",
+        metavar="SIZE",
+    ),
+    Setting(
+        "cpus",
+        Text,
+        one(values.cpus),
+        "the most CPUs the box may use",
+        "--cpus",
+        said=say.option("--cpus", "nano_cpus", text=values.cpus_text),
+        metavar="NUMBER",
+    ),
+    Setting(
+        "network_mode",
+        Text,
+        one(),
+        "bridge, none, host, container:NAME or a network's name",
+        "--network",
+        said=say.option("--network", "network_mode"),
+        metavar="NETWORK",
+    ),
+    Setting(
+        "hostname",
+        Text,
+        one(_hostname),
+        "the host name in the box (its name, unless said)",
+        "--hostname",
+        said=say.option("--hostname", "hostname"),
+        metavar="NAME",
+    ),
+    Setting(
+        "labels",
+        _NAMED,
+        mapping(_label),
+        "labels",
+        "--label",
+        "by key",
+        say.labels,
+        metavar="NAME[=VALUE]",
+    ),
+    Setting(
+        "restart",
+        Text,
+        one(values.restart),
+        "no, always, unless-stopped or on-failure[:TIMES]",
+        "--restart",
+        said=say.restart,
+        metavar="POLICY",
+    ),
+    Setting(
+        "init",
+        bool,
+        one(values.truth),
+        "a small first process that passes signals on and reaps",
+        "--init/--no-init",
+        said=say.init,
+    ),
+    Setting("rm", bool, one(values.truth), "remove the box when it stops", "--rm", said=say.remove),
+    Setting(
+        "cap_add",
+        Text | Texts,
+        keyed(_capability),
+        "capabilities to add, like SYS_PTRACE",
+        "--cap-add",
+        "by key",
+        say.each("--cap-add", "cap_add", api=str),
+        metavar="CAPABILITY",
+    ),
+    Setting(
+        "security_opt",
+        Text | Texts,
+        keyed(_security),
+        "security options, like seccomp=unconfined",
+        "--security-opt",
+        "by key",
+        say.security_opt,
+        metavar="OPTION",
+    ),
+    Setting(
+        "devices",
+        Text | Texts,
+        keyed(_device),
+        "host devices: /dev/x[:/dev/y][:rwm], or a CDI name",
+        "--device",
+        "by key",
+        say.devices,
+        metavar="DEVICE",
+    ),
+    Setting("slurm", Texts, keyed(_word), "options for `sbatch`", merge="by key"),
+)
+
+BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}

@@ -1,0 +1,449 @@
+"""The little languages of `docker run` and Compose: one text is one record, and back.
+
+Ports, mounts, devices, GPUs, sizes. Knows nothing of profiles, files or engines; what it cannot
+read is a ValueError whose text is the problem in one sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+LOOPBACK = "127.0.0.1"
+
+
+# --- sizes and numbers
+
+
+def size(text: str) -> int:
+    """Bytes, from Docker's spelling: `8g`, `512m`, `1.5gb`, `64KiB`, or plain bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?", text.strip().lower())
+    if not match:
+        raise ValueError(f"'{text}' is not a size; write it like 8g or 512m")
+    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2] or " "))
+
+
+def size_text(value: int) -> str:
+    """The shortest exact spelling: 8589934592 is `8g`."""
+    for power, unit in ((4, "t"), (3, "g"), (2, "m"), (1, "k")):
+        if value and value % 1024**power == 0:
+            return f"{value // 1024**power}{unit}"
+    return str(value)
+
+
+def cpus(text: str) -> int:
+    """Billionths of a CPU, as the engine counts them: `1.5` is 1500000000."""
+    if not re.fullmatch(r"\d*\.?\d{1,9}|\d+\.", text):
+        raise ValueError(f"'{text}' is not a number of CPUs; write it like 2 or 1.5")
+    whole, _, part = text.partition(".")
+    return int(whole or 0) * 10**9 + int(part.ljust(9, "0") or 0)
+
+
+def cpus_text(value: int) -> str:
+    whole, part = divmod(value, 10**9)
+    return f"{whole}.{part:09}".rstrip("0").rstrip(".")
+
+
+def truth(text: str) -> bool:
+    """YAML 1.2's two truths, and no others: `on` and `yes` are words there."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"'{text}' is neither true nor false")
+    return text.lower() == "true"
+
+
+# --- ports
+
+
+@dataclass(frozen=True)
+class Port:
+    """A published port. `host` is a number, a range to choose from, or empty: any free one."""
+
+    container: int
+    protocol: str = "tcp"
+    host: str = ""
+    address: str = LOOPBACK
+
+    @property
+    def key(self) -> str:
+        return f"{self.container}/{self.protocol}"
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.host}:{self.key}"
+
+
+def _port_range(text: str, what: str) -> range:
+    first, _, last = text.partition("-")
+    try:
+        numbers = range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise ValueError(f"'{text}' is not a port number") from None
+    if not numbers:
+        raise ValueError(f"the range {text} runs backwards")
+    if not 0 < numbers[0] <= numbers[-1] < 65536:
+        if what == "host" and text == "0":
+            return numbers
+        raise ValueError(f"{text} is no port; ports are 1 to 65535")
+    return numbers
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        hint = f"; write {LOOPBACK}" if text == "localhost" else ""
+        raise ValueError(f"'{text}' is not an IP address{hint}") from None
+
+
+def ports(text: str) -> list[Port]:
+    """`[IP:][HOST[-END]:]CONTAINER[-END][/PROTOCOL]`, as `docker run -p`.
+
+    An address that is not said is the loopback one: nothing is published to the network unasked.
+    """
+    body, _, protocol = text.strip().partition("/")
+    protocol = protocol.lower() or "tcp"
+    if protocol not in ("tcp", "udp", "sctp"):
+        raise ValueError(f"'{text}': the protocol is tcp, udp or sctp, not '{protocol}'")
+    head, _, container_text = body.rpartition(":")
+    address_text, colon, host_text = head.rpartition(":")
+    if not colon and ("." in host_text or "[" in host_text):
+        raise ValueError(f"'{text}' needs a host port or '::' behind the address")
+    address = _address(address_text) if address_text else LOOPBACK
+    containers = _port_range(container_text, "container")
+    if not host_text or host_text == "0":
+        return [Port(number, protocol, "", address) for number in containers]
+    hosts = _port_range(host_text, "host")
+    if len(containers) == 1 and len(hosts) > 1:
+        return [Port(containers[0], protocol, host_text, address)]
+    if len(containers) != len(hosts):
+        raise ValueError(f"'{text}': {len(hosts)} host ports for {len(containers)} in the box")
+    return [
+        Port(inner, protocol, str(outer), address)
+        for inner, outer in zip(containers, hosts, strict=True)
+    ]
+
+
+def long_port(item: Mapping[str, Any]) -> list[Port]:
+    """Compose's long form: `{target: 80, published: 8080, host_ip: ..., protocol: tcp}`."""
+    unknown = set(item) - {"target", "published", "host_ip", "protocol", "mode", "name"}
+    if unknown or "target" not in item:
+        raise ValueError("a port written as a mapping has target, published, host_ip, protocol")
+    address = f"{item['host_ip']}:" if item.get("host_ip") else ""
+    if ":" in address[:-1]:
+        address = f"[{address[:-1].strip('[]')}]:"
+    published = item.get("published") or ""
+    middle = f"{published}:" if published or address else ""
+    return ports(f"{address}{middle}{item['target']}/{item.get('protocol') or 'tcp'}")
+
+
+# --- mounts
+
+_ACCESS = ("ro", "rw")
+_SELINUX = ("z", "Z")
+_PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_CONSISTENCY = ("cached", "delegated", "consistent")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host folder (`bind`) or one of the engine's volumes, at `target` in the box.
+
+    A `source` that is None is a new volume without a name. `modes` are Docker's words behind the
+    second colon, but for `ro` and `rw`.
+    """
+
+    target: str
+    source: str | None = None
+    bind: bool = False
+    read_only: bool = False
+    modes: tuple[str, ...] = ()
+
+    @property
+    def relabels(self) -> bool:
+        """Whether SELinux labels change, which only `-v` can say."""
+        return bool(set(self.modes) & set(_SELINUX))
+
+    def mode(self, among: tuple[str, ...]) -> str | None:
+        return next((mode for mode in self.modes if mode in among), None)
+
+    @property
+    def propagation(self) -> str | None:
+        return self.mode(_PROPAGATION)
+
+    @property
+    def consistency(self) -> str | None:
+        return self.mode(_CONSISTENCY)
+
+    @property
+    def nocopy(self) -> bool:
+        return "nocopy" in self.modes
+
+    def __str__(self) -> str:
+        words = [self.source] if self.source else []
+        modes = (*self.modes, "ro") if self.read_only else self.modes
+        return ":".join([*words, self.target, *([",".join(modes)] if modes else [])])
+
+
+def box_path(text: str) -> str:
+    """An absolute path in the box, tidied; the box's own root is no place to mount."""
+    path = PurePosixPath(text)
+    if not path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"'{text}' is not an absolute path in the box")
+    if str(path) in ("/", "//"):
+        raise ValueError("a mount over / would hide the whole box")
+    return str(path)
+
+
+def host_path(text: str, base: Path) -> str:
+    """An absolute host path: `~` is the caller's home, a relative one starts at `base`."""
+    if text.startswith("~"):
+        try:
+            return str(Path(text).expanduser())
+        except RuntimeError:
+            raise ValueError(f"'{text}': there is no such user's home") from None
+    # normpath and not resolve(): a symbolic link stays what the person wrote
+    from os.path import normpath
+
+    return normpath(base / text)
+
+
+def _modes(text: str, spec: str) -> tuple[bool, tuple[str, ...]]:
+    known = (*_ACCESS, *_SELINUX, *_PROPAGATION, *_CONSISTENCY, "nocopy")
+    modes = [mode for mode in text.split(",") if mode]
+    for mode in modes:
+        if mode not in known:
+            raise ValueError(f"'{spec}': '{mode}' is not one of {', '.join(known)}")
+    for group in (_ACCESS, _SELINUX, _PROPAGATION, _CONSISTENCY):
+        if len([mode for mode in modes if mode in group]) > 1:
+            raise ValueError(f"'{spec}': {' and '.join(m for m in modes if m in group)} exclude")
+    return "ro" in modes, tuple(mode for mode in modes if mode not in _ACCESS)
+
+
+def is_path(text: str) -> bool:
+    """Docker's and Compose's rule: a source that is a path, and not a volume's name."""
+    return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+
+
+def volume(text: str, base: Path) -> Mount:
+    """`[SOURCE:]TARGET[:MODES]`, as `docker run -v`; relative sources start at `base`."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(parts):
+        raise ValueError(
+            f"'{text}' is not SOURCE:TARGET[:MODES]; a path with a colon in it is written"
+            " {type: bind, source: ..., target: ...} in the YAML"
+        )
+    if len(parts) == 1:
+        return Mount(box_path(text))
+    source, target = parts[:2]
+    read_only, modes = _modes(parts[2] if len(parts) == 3 else "", text)
+    if is_path(source):
+        if "nocopy" in modes:
+            raise ValueError(f"'{text}': nocopy is for volumes, not for folders")
+        return Mount(box_path(target), host_path(source, base), True, read_only, modes)
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", source):
+        raise ValueError(f"'{source}' is no volume's name; for a folder write ./{source}")
+    if any(mode in (*_SELINUX, *_PROPAGATION) for mode in modes):
+        raise ValueError(f"'{text}': {modes[0]} is for folders, not for volumes")
+    return Mount(box_path(target), source, False, read_only, modes)
+
+
+def long_volume(item: Mapping[str, Any], base: Path) -> Mount:
+    """Compose's long form, the only one for paths with a colon in them."""
+    unknown = set(item) - {"type", "source", "target", "read_only", "bind", "volume"}
+    kind = item.get("type", "volume")
+    if unknown or "target" not in item or kind not in ("bind", "volume"):
+        raise ValueError(
+            "a volume written as a mapping has type (bind or volume), source, target, read_only"
+        )
+    bind, source = item.get("bind") or {}, item.get("source")
+    if kind == "bind" and not source:
+        raise ValueError("a bind has a source")
+    modes = [bind.get("propagation"), bind.get("selinux")]
+    if truth((item.get("volume") or {}).get("nocopy") or "false"):
+        modes.append("nocopy")
+    _, kept = _modes(",".join(mode for mode in modes if mode), str(item["target"]))
+    return Mount(
+        target=box_path(item["target"]),
+        source=host_path(str(source), base) if kind == "bind" else source,
+        bind=kind == "bind",
+        read_only=truth(item.get("read_only") or "false"),
+        modes=kept,
+    )
+
+
+def data_folder(text: str, base: Path) -> Mount:
+    """`HOST_PATH:BOX_PATH[:rw]`: a host folder, never a volume, read-only unless said otherwise."""
+    source, colon, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not colon or not source or not target or mode not in ("", *_ACCESS):
+        raise ValueError(f"'{text}' is not HOST_PATH:BOX_PATH[:rw]")
+    return Mount(box_path(target), host_path(source, base), True, mode != "rw")
+
+
+# --- devices
+
+
+@dataclass(frozen=True)
+class Device:
+    """A host device in the box; with `source` a CDI name (`vendor.com/class=name`), that one."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+    @property
+    def is_cdi(self) -> bool:
+        return self.source == self.target and "=" in self.source
+
+    def __str__(self) -> str:
+        return self.source if self.is_cdi else f"{self.source}:{self.target}:{self.permissions}"
+
+
+def device(text: str) -> Device:
+    """`HOST[:BOX][:PERMISSIONS]`, as `docker run --device`, or a CDI name."""
+    if re.fullmatch(r"[\w.-]+\.[\w.-]+/[\w-]+=[\w.:-]+", text):
+        return Device(text, text)
+    parts = text.split(":")
+    permissions = parts.pop() if len(parts) > 1 and re.fullmatch("[rwm]+", parts[-1]) else "rwm"
+    if len(parts) > 2 or not all(part.startswith("/") for part in parts):
+        raise ValueError(f"'{text}' is not HOST_DEVICE[:BOX_DEVICE][:rwm]")
+    return Device(parts[0], parts[-1], permissions)
+
+
+# --- ulimits and restart
+
+
+@dataclass(frozen=True)
+class Ulimit:
+    name: str
+    soft: int
+    hard: int
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.soft}:{self.hard}"
+
+
+# fmt: off
+_ULIMITS = (
+    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
+    "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+)
+# fmt: on
+
+
+def ulimit(name: str, text: str) -> Ulimit:
+    """`SOFT[:HARD]` of the limit `name`; -1 is no limit."""
+    if name not in _ULIMITS:
+        raise ValueError(f"no ulimit '{name}'; there is: {', '.join(_ULIMITS)}")
+    soft, _, hard = text.partition(":")
+    try:
+        found = Ulimit(name, int(soft), int(hard or soft))
+    except ValueError:
+        raise ValueError(f"'{name}={text}' is not NAME=SOFT[:HARD]") from None
+    if found.hard != -1 and (found.soft > found.hard or found.soft == -1):
+        raise ValueError(f"'{name}={text}': the soft limit is above the hard one")
+    return found
+
+
+def restart(text: str) -> str:
+    """`no`, `always`, `unless-stopped`, `on-failure[:TIMES]`."""
+    if not re.fullmatch(r"no|always|unless-stopped|on-failure(:\d+)?", text):
+        raise ValueError(f"'{text}' is not no, always, unless-stopped or on-failure[:TIMES]")
+    return text
+
+
+# --- GPUs
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """Which GPUs were asked for: all, none, or exactly those `ids` (indexes, UUIDs, MIG names)."""
+
+    ids: tuple[str, ...] = ()
+    all: bool = False
+
+    def __str__(self) -> str:
+        return "all" if self.all else ",".join(self.ids) or "none"
+
+
+ALL_GPUS = Gpus(all=True)
+NO_GPUS = Gpus()
+
+_GPU_ID = re.compile(r"\d+(:\d+)?|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+")
+
+
+def gpu_ids(text: str) -> Gpus:
+    """Exactly these GPUs, by index or UUID: `0,2`, `GPU-6af1...`, `MIG-...`."""
+    ids = tuple(part.strip() for part in text.split(","))
+    for gpu in ids:
+        if not _GPU_ID.fullmatch(gpu):
+            raise ValueError(f"'{gpu}' is neither a GPU's index nor its UUID (GPU-..., MIG-...)")
+        if ids.count(gpu) > 1:
+            raise ValueError(f"GPU {gpu} is named twice")
+    return Gpus(ids)
+
+
+def gpus(text: str) -> Gpus:
+    """`all`, `none`, `0,2`, `device=3`, `GPU-...`, `MIG-...`.
+
+    A number alone is a count, which Docker takes as the first N of the machine, whoever uses them.
+    """
+    text = text.strip().strip("\"'")
+    if text in ("all", "none"):
+        return ALL_GPUS if text == "all" else NO_GPUS
+    exact = text.removeprefix("device=")
+    if exact != text or not text.isdigit():
+        return gpu_ids(exact)
+    if int(text) == 0:
+        raise ValueError("0 can mean two things: device=0 is the first GPU, none is no GPU")
+    raise ValueError(
+        f"{text} GPUs, whichever are free, cannot be picked yet, and Docker's own count means the"
+        f" first {text}; name them: device={','.join(str(i) for i in range(int(text)))}, or all"
+    )
+
+
+# --- references of images
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image's name in parts. `registry` is empty for Docker Hub's."""
+
+    registry: str
+    repository: str
+    tag: str
+    digest: str = ""
+
+    def __str__(self) -> str:
+        prefix = f"{self.registry}/" if self.registry else ""
+        suffix = f"@{self.digest}" if self.digest else ""
+        return f"{prefix}{self.repository}" + (f":{self.tag}" if self.tag else "") + suffix
+
+
+_REPOSITORY = re.compile(
+    r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
+)
+
+
+def reference(text: str) -> Reference:
+    """`[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`; without tag and digest the tag is `latest`."""
+    name, _, digest = text.partition("@")
+    head, slash, rest = name.partition("/")
+    registry = head if slash and ("." in head or ":" in head or head == "localhost") else ""
+    path = rest if registry else name
+    repository, colon, tag = path.partition(":")
+    if repository != repository.lower():
+        raise ValueError(f"'{text}': the name of an image is lower-case")
+    if not _REPOSITORY.fullmatch(repository):
+        raise ValueError(f"'{text}' is not an image: REPOSITORY[:TAG]")
+    if colon and not re.fullmatch(r"[\w][\w.-]{0,127}", tag, re.ASCII):
+        raise ValueError(f"'{text}': '{tag}' is not a tag")
+    if digest and not re.fullmatch(r"[a-z0-9]+:[0-9a-f]{32,}", digest):
+        raise ValueError(f"'{text}': '{digest}' is not a digest")
+    if registry in ("docker.io", "index.docker.io"):
+        registry, repository = "", repository.removeprefix("library/")
+    return Reference(registry, repository, tag or ("" if digest else "latest"), digest)

@@ -1,0 +1,36 @@
+"""For every test: surroundings in which nobody's own Docker, home or colours are seen."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from lab.program import clean
+
+UNIT = Path(__file__).parent / "unit"
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for foreign in os.environ.keys() - clean(os.environ).keys():
+        monkeypatch.delenv(foreign)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def _no_docker_in_unit_tests(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if UNIT in request.path.parents:
+        monkeypatch.setattr(socket.socket, "connect", _refuse)
+        monkeypatch.setattr(socket.socket, "connect_ex", _refuse)
+
+
+def _refuse(_: socket.socket, address: object) -> NoReturn:
+    raise AssertionError(f"unit tests do not reach Docker, or any other address: {address}")

@@ -1,0 +1,111 @@
+"""Real engines for the tests: one of each kind a test process, started when first asked for.
+
+An engine that cannot be started fails the tests that need it, with the command that helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from lab.engine import Kind, PrivateEngine
+from lab.images import build_stand_in
+from lab.program import Gpubox
+from lab.registry import Registry
+
+
+class Engines:
+    """Those that were asked for so far."""
+
+    def __init__(self) -> None:
+        self.running: dict[Kind, PrivateEngine] = {}
+
+    def of(self, kind: Kind) -> PrivateEngine:
+        if kind not in self.running:
+            engine = PrivateEngine(kind).start()
+            self.running[kind] = engine
+            build_stand_in(engine.host)
+        return self.running[kind]
+
+    def remove_boxes(self) -> None:
+        for engine in self.running.values():
+            if not engine.pid:  # a test killed it and left it so
+                engine.start()
+            remove_boxes(engine.host)
+
+    def stop(self) -> None:
+        for engine in self.running.values():
+            engine.stop()
+
+
+def remove_boxes(host: str) -> None:
+    client = docker.DockerClient(base_url=host)
+    try:
+        for box in client.containers.list(all=True, ignore_removed=True):
+            client.api.remove_container(str(box.id), force=True, v=True)
+    finally:
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    made = Engines()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_boxes_left(engines: Engines) -> Iterator[None]:
+    yield
+    engines.remove_boxes()
+
+
+@pytest.fixture(scope="session")
+def stable_engine(engines: Engines) -> PrivateEngine:
+    """The distribution's engine with NVIDIA's hook, simulated."""
+    return engines.of("stable")
+
+
+@pytest.fixture(scope="session")
+def cdi_engine(engines: Engines) -> PrivateEngine:
+    """A newer engine that knows its GPUs by CDI and has no hook."""
+    return engines.of("cdi")
+
+
+@pytest.fixture(scope="session", params=["stable", "cdi"])
+def engine(request: pytest.FixtureRequest, engines: Engines) -> PrivateEngine:
+    """Both kinds, one after the other."""
+    kind: Kind = request.param
+    return engines.of(kind)
+
+
+@pytest.fixture
+def used_engine(request: pytest.FixtureRequest, engines: Engines) -> PrivateEngine:
+    """The engine that the test names among its fixtures; `stable` where it names none."""
+    if "engine" in request.fixturenames:
+        chosen: PrivateEngine = request.getfixturevalue("engine")
+        return chosen
+    return engines.of("cdi" if "cdi_engine" in request.fixturenames else "stable")
+
+
+@pytest.fixture
+def client(used_engine: PrivateEngine) -> Iterator[docker.DockerClient]:
+    """docker-py's client for what gpubox did, as seen from outside."""
+    made = docker.DockerClient(base_url=used_engine.host)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gpubox(used_engine: PrivateEngine, tmp_path: Path) -> Gpubox:
+    """The installed program, talking to the engine that the test names."""
+    return Gpubox(tmp_path, used_engine.env)
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Registry]:
+    with Registry() as made:
+        yield made

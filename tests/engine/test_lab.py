@@ -1,0 +1,250 @@
+"""What the lab promises to all other tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import docker
+import pytest
+
+from lab.engine import PrivateEngine
+from lab.images import STAND_IN, build_stand_in
+from lab.machine import free_port
+from lab.program import Gpubox
+from lab.registry import Registry, Throttle
+from lab.waiting import wait_until
+
+TESTS = Path(__file__).parents[1]
+
+
+def docker_cli(engine: PrivateEngine, *words: str) -> subprocess.CompletedProcess[str]:
+    """The real docker program that fits the engine."""
+    return subprocess.run(
+        [engine.docker, *words],
+        env=engine.environ(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def gpu_words(engine: PrivateEngine, gpu: str) -> tuple[str, ...]:
+    """How `docker run` asks this engine for one GPU."""
+    if engine.kind == "cdi":
+        return "--device", f"nvidia.com/gpu={gpu}"
+    return "--gpus", f"device={gpu}"
+
+
+def in_box(engine: PrivateEngine, words: tuple[str, ...], script: str) -> list[str]:
+    done = docker_cli(engine, "run", "--rm", *words, STAND_IN, "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return done.stdout.splitlines()
+
+
+def traces() -> dict[str, list[str]]:
+    """Everything on this machine that an engine could leave behind."""
+    commands = {
+        "links": ["find", "/sys/class/net", "-name", f"gbx{os.getpid()}x*"],
+        "mounts": ["cat", "/proc/self/mounts"],
+        "folders": ["find", "/tmp", "-maxdepth", "1", "-name", f"gbx{os.getpid()}x*"],
+        "cgroups": ["find", "/sys/fs/cgroup", "-name", f"gbx{os.getpid()}x*"],
+        "firewall": ["iptables-save"],
+        "forwarding": ["cat", "/proc/sys/net/ipv4/ip_forward"],
+    }
+    found = {name: _lines(command) for name, command in commands.items()}
+    found["processes"] = sorted(
+        line for line in _lines(["ps", "-eo", "args"]) if f"/tmp/gbx{os.getpid()}x" in line
+    )
+    return found
+
+
+def _lines(command: list[str]) -> list[str]:
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if not line.startswith("#")]
+
+
+# Engines ---------------------------------------------------------------------------------------
+
+
+def test_a_box_sees_exactly_the_gpu_it_was_given(engine: PrivateEngine) -> None:
+    lines = in_box(engine, gpu_words(engine, "1"), "ls -d /dev/nvidia*; nvidia-smi -L")
+    assert lines == [
+        "/dev/nvidia1",
+        f"GPU 0: NVIDIA GeForce GTX 1080 Ti (SIMULATED) (UUID: {engine.gpus[1]})",
+    ]
+
+
+def test_a_gpu_can_be_named_by_its_uuid(engine: PrivateEngine) -> None:
+    assert in_box(engine, gpu_words(engine, engine.gpus[2]), "ls -d /dev/nvidia*") == [
+        "/dev/nvidia2"
+    ]
+
+
+def test_all_means_every_gpu(engine: PrivateEngine) -> None:
+    words = gpu_words(engine, "all") if engine.kind == "cdi" else ("--gpus", "all")
+    lines = in_box(engine, words, "nvidia-smi -L")
+    assert [line.rpartition(" ")[2] for line in lines] == [f"{gpu})" for gpu in engine.gpus]
+
+
+def test_without_a_request_there_is_no_gpu_and_no_nvidia_smi(engine: PrivateEngine) -> None:
+    done = docker_cli(engine, "run", "--rm", STAND_IN, "sh", "-c", "ls /dev/nvidia*; nvidia-smi")
+    assert done.returncode == 127
+    assert "nvidia-smi: not found" in done.stderr
+
+
+def test_a_gpu_that_does_not_exist_is_refused_in_nvidias_words(
+    stable_engine: PrivateEngine,
+) -> None:
+    done = docker_cli(stable_engine, "run", "--gpus", "device=7", STAND_IN, "true")
+    assert done.returncode == 125
+    assert "nvidia-container-cli: device error: 7: unknown device" in done.stderr
+
+
+def test_the_cdi_engine_has_no_hook(cdi_engine: PrivateEngine) -> None:
+    done = docker_cli(cdi_engine, "run", "--gpus", "all", STAND_IN, "true")
+    assert 'could not select device driver "" with capabilities: [[gpu]]' in done.stderr
+
+
+def test_an_engine_without_gpu_support_says_so_as_real_ones_do() -> None:
+    with PrivateEngine("stable", gpu_count=0) as engine:
+        build_stand_in(engine.host)
+        done = docker_cli(engine, "run", "--gpus", "all", STAND_IN, "true")
+    assert 'could not select device driver "" with capabilities: [[gpu]]' in done.stderr
+
+
+def test_a_gpu_is_usable_by_an_ordinary_user_of_a_read_only_box(engine: PrivateEngine) -> None:
+    words = (*gpu_words(engine, "0"), "--read-only", "--user", "1000")
+    assert in_box(engine, words, "true >/dev/nvidia0; id -un; nvidia-smi -L | wc -l") == [
+        "anna",
+        "1",
+    ]
+
+
+def test_a_published_port_answers_on_loopback(engine: PrivateEngine) -> None:
+    port = free_port()
+    server = "echo hello >/tmp/index.html; exec httpd -f -p 80 -h /tmp"
+    publish = ("-d", "--init", "-p", f"127.0.0.1:{port}:80")
+    docker_cli(engine, "run", *publish, STAND_IN, "sh", "-c", server)
+
+    def answer() -> bytes:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+                return bytes(response.read())
+        except (urllib.error.URLError, ConnectionError):
+            return b""
+
+    assert wait_until(answer, 30) == b"hello\n"
+
+
+def test_an_engine_starts_in_a_moment_and_leaves_nothing(engine: PrivateEngine) -> None:
+    before = traces()
+    with PrivateEngine(engine.kind) as other:
+        build_stand_in(other.host)
+        docker_cli(other, "run", "-d", "--name", "web", STAND_IN, "sleep", "600")
+        assert traces() != before
+    assert traces() == before
+
+
+def test_killed_and_started_again_an_engine_has_its_data(engine: PrivateEngine) -> None:
+    docker_cli(engine, "run", "-d", "--name", "keeper", STAND_IN, "sleep", "600")
+    engine.kill()
+    assert docker_cli(engine, "ps").returncode != 0
+    engine.start()
+    state = docker_cli(engine, "inspect", "--format", "{{.State.Running}}", "keeper")
+    assert state.stdout.strip() == "false"
+
+
+def test_engines_live_side_by_side_in_one_process(
+    stable_engine: PrivateEngine, cdi_engine: PrivateEngine
+) -> None:
+    ids = {docker_cli(e, "info", "--format", "{{.ID}}").stdout for e in (stable_engine, cdi_engine)}
+    assert len(ids) == 2
+
+
+def test_an_engine_also_listens_on_tcp_if_asked() -> None:
+    with PrivateEngine("stable", gpu_count=0, tcp=True) as engine:
+        client = docker.DockerClient(base_url=engine.tcp_host)
+        assert client.ping()
+        client.close()
+
+
+def test_kill_9_of_the_parent_leaves_no_process_and_the_next_start_sweeps_the_rest() -> None:
+    script = "docker run -d nvidia/cuda:8.0-cudnn5-devel sleep 600; echo $DOCKER_HOST; read _"
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "lab", "run", "--", "sh", "-c", script],
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout
+        box = parent.stdout.readline().strip()
+        folder = Path(parent.stdout.readline().strip().removeprefix("unix://")).parent
+        assert len(box) == 64 and folder.is_dir()
+        parent.send_signal(signal.SIGKILL)
+    wait_until(lambda: not _processes_in(folder.name.split("_")[0]), 10)
+    with PrivateEngine("stable", gpu_count=0):
+        assert not folder.exists()
+        assert not Path(f"/sys/class/net/{folder.name.split('_')[0]}").exists()
+
+
+def _processes_in(name: str) -> list[str]:
+    """By command line, and by cgroup: what a container runs names no engine."""
+    named = [line for line in _lines(["ps", "-eo", "args"]) if f"/tmp/{name}_" in line]
+    groups = Path("/sys/fs/cgroup").rglob(f"{name}/**/cgroup.procs")
+    return named + [pid for group in groups for pid in group.read_text().split()]
+
+
+# Registry --------------------------------------------------------------------------------------
+
+
+def test_an_image_goes_to_the_registry_and_back(engine: PrivateEngine, registry: Registry) -> None:
+    image = f"{registry.address}/nvidia/{engine.kind}:8.0"
+    build_stand_in(engine.host, image)
+    assert docker_cli(engine, "push", image).returncode == 0
+    docker_cli(engine, "rmi", image)
+    assert docker_cli(engine, "pull", image).returncode == 0
+
+
+def test_a_registry_with_accounts_refuses_strangers(stable_engine: PrivateEngine) -> None:
+    with Registry({"anna": "secret"}) as registry:
+        image = f"{registry.address}/nvidia/cuda:8.0"
+        build_stand_in(stable_engine.host, image)
+        assert "no basic auth credentials" in docker_cli(stable_engine, "push", image).stderr
+        login = ("login", "-u", "anna", "-p", "secret", registry.address)
+        assert docker_cli(stable_engine, *login).returncode == 0
+        assert docker_cli(stable_engine, "push", image).returncode == 0
+
+
+def test_a_throttle_keeps_its_rate_and_its_connections_can_be_cut(registry: Registry) -> None:
+    with Throttle(registry.port, rate=2000) as throttle:
+        began = time.monotonic()
+        for _ in range(5):
+            urllib.request.urlopen(f"http://{throttle.address}/v2/", timeout=10).close()
+        assert time.monotonic() - began >= throttle.passed / 2000 - 0.1
+        with urllib.request.urlopen(f"http://{throttle.address}/v2/", timeout=10):
+            wait_until(throttle.cut, 5)
+
+
+# The gpubox program ----------------------------------------------------------------------------
+
+
+def test_gpubox_runs_as_a_person_would_start_it(gpubox: Gpubox) -> None:
+    done = gpubox("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"gpubox")
+
+
+@pytest.mark.parametrize("variable", ["DOCKER_HOST", "NV_GPU", "NO_COLOR", "SSH_CONNECTION"])
+def test_nothing_of_the_persons_own_reaches_the_tests(variable: str) -> None:
+    assert variable not in os.environ

@@ -1,0 +1,65 @@
+"""`python -m lab run [--kind stable|cdi] -- COMMAND...`: COMMAND beside an engine of its own.
+
+The engine has simulated GPUs and the stand-in CUDA image; all of it ends with COMMAND, whose exit
+code this is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+
+from lab.engine import PrivateEngine
+from lab.errors import LabError
+from lab.images import build_stand_in
+
+
+def main() -> int:
+    wanted = _arguments()
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _end)
+    try:
+        with PrivateEngine(wanted.kind, gpu_count=wanted.gpus) as engine:
+            build_stand_in(engine.host, *wanted.tag)
+            return _run(wanted.command, engine)
+    except LabError as error:
+        print(f"gpubox lab: {error}", file=sys.stderr)
+        return 125
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    actions = parser.add_subparsers(required=True, metavar="run")
+    run = actions.add_parser("run", help="run COMMAND beside a private engine")
+    run.add_argument("--kind", choices=("stable", "cdi"), default="stable")
+    run.add_argument("--gpus", type=int, default=4, help="how many are simulated (0: no support)")
+    run.add_argument("--tag", action="append", default=[], help="one more tag of the stand-in")
+    run.add_argument("command", nargs="+", metavar="COMMAND")
+    return parser.parse_args()
+
+
+def _run(command: list[str], engine: PrivateEngine) -> int:
+    """Ctrl-C is COMMAND's to answer; what ends this process is passed on to it."""
+    try:
+        child = subprocess.Popen(command, env=engine.environ())
+    except OSError as error:
+        print(f"gpubox lab: {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        code = child.wait()
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _end(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""What this machine must offer: root, namespaces, programs, a free port. Knows no engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+
+from lab.errors import LabError
+
+INSTALL = "apt-get install docker.io iptables iproute2 busybox-static docker-registry apache2-utils"
+SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def require_root() -> None:
+    if os.geteuid() != 0:
+        raise LabError("starting a private Docker Engine needs root", "sudo bash tests/run.sh")
+    probe = ["unshare", "--mount", "--pid", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(
+            f"cannot unshare and mount here: {done.stderr.strip()}",
+            "an unprivileged container cannot run an engine: use a machine, or --privileged",
+        )
+
+
+def found(program: str, search: str) -> str:
+    if path := shutil.which(program, path=search):
+        return path
+    raise LabError(f"no {program} on this machine", INSTALL)
+
+
+def free_port() -> int:
+    """One that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

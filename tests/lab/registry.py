@@ -1,0 +1,241 @@
+"""A real registry on loopback, and a slow, breakable way to it.
+
+Knows no engine: `127.0.0.0/8` is taken over plain HTTP by every engine without any setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from lab.errors import LabError
+from lab.machine import INSTALL, SYSTEM, found, free_port
+from lab.traces import new_folder, remove, sweep
+from lab.waiting import wait_until
+
+WELCOME = b"GET /v2/ HTTP/1.0\r\n\r\n"
+
+
+class Registry:
+    """`docker-registry serve` with its own port and folder; `accounts` are names and passwords."""
+
+    def __init__(self, accounts: dict[str, str] | None = None) -> None:
+        self._accounts = accounts or {}
+        self.folder = Path()
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._held = contextlib.ExitStack()
+
+    @property
+    def address(self) -> str:
+        """What an image's name begins with: `127.0.0.1:PORT`."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def start(self) -> Registry:
+        """Serving; after `kill` on the same port and with what was pushed."""
+        if not self.port:
+            sweep()
+            self.folder, lock = new_folder()
+            self._held.callback(os.close, lock)
+            self.port = free_port()
+            self._configure()
+        self._launch()
+        return self
+
+    def kill(self) -> None:
+        """Gone from one moment to the next; its folder stays."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        self.kill()
+        if self.port:
+            remove(self.folder)
+            self._held.close()
+            self.port = 0
+
+    def __enter__(self) -> Registry:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _configure(self) -> None:
+        config: dict[str, object] = {
+            "version": 0.1,
+            "log": {"level": "warn"},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self.folder / "data")},
+                "delete": {"enabled": True},
+            },
+            "http": {"addr": self.address},
+        }
+        if self._accounts:
+            (self.folder / "htpasswd").write_text(self._passwords())
+            config["auth"] = {
+                "htpasswd": {"realm": "gpubox lab", "path": str(self.folder / "htpasswd")}
+            }
+        (self.folder / "config.yml").write_text(json.dumps(config))  # JSON is YAML
+
+    def _passwords(self) -> str:
+        """In bcrypt, the only form that the registry takes."""
+        command = [found("htpasswd", SYSTEM), "-niB"]
+        return "".join(
+            subprocess.run(
+                [*command, name], input=password, check=True, capture_output=True, text=True
+            ).stdout
+            for name, password in self._accounts.items()
+        )
+
+    def _launch(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *("/usr/bin/setpriv", "--pdeathsig", "KILL"),
+                    *(found("docker-registry", SYSTEM), "serve", str(self.folder / "config.yml")),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            wait_until(self._serves, 30, what="the registry's first answer")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _serves(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise LabError(f"the registry died:\n{self.log.read_text()}", INSTALL)
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+                connection.sendall(WELCOME)
+                return connection.recv(100).startswith(b"HTTP/1.")
+        except ConnectionError:
+            return False
+
+
+class Throttle:
+    """Forwards TCP to 127.0.0.1:`target` at `rate` bytes a second, all connections together."""
+
+    def __init__(self, target: int, rate: int) -> None:
+        self._target = target
+        self.rate = rate
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        self.passed = 0  # bytes that went from the target to its clients
+        self._lock = threading.Lock()
+        self._next = time.monotonic()  # when the next byte may go
+        self._stopped = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> Throttle:
+        self._spawn(self._accept)
+        return self
+
+    def cut(self) -> int:
+        """Breaks every connection of this moment; how many sockets those were."""
+        with self._lock:
+            broken = list(self._open)
+        for connection in broken:
+            with contextlib.suppress(OSError):  # it broke by itself just now
+                connection.shutdown(socket.SHUT_RDWR)
+        return len(broken)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        while self._threads:
+            self.cut()
+            self._threads.pop().join()
+
+    def __enter__(self) -> Throttle:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _spawn(self, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                client, _ = self._server.accept()
+            except OSError:  # closed by stop()
+                return
+            self._serve(client)
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            target = socket.create_connection(("127.0.0.1", self._target), 5)
+        except OSError:
+            client.close()
+            return
+        target.settimeout(None)
+        with self._lock:
+            self._open |= {client, target}
+        self._spawn(self._pump_both, client, target)
+
+    def _pump_both(self, client: socket.socket, target: socket.socket) -> None:
+        upward = threading.Thread(target=self._pump, args=(client, target, False), daemon=True)
+        upward.start()
+        self._pump(target, client, True)
+        upward.join()
+        with self._lock:
+            self._open -= {client, target}
+        client.close()
+        target.close()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, throttled: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(8192):
+                if throttled and not self._wait_turn(len(data)):
+                    break
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _wait_turn(self, size: int) -> bool:
+        """Until these bytes may pass; False once the throttle is stopped."""
+        with self._lock:
+            self.passed += size
+            self._next = max(self._next, time.monotonic()) + size / self.rate
+            moment = self._next
+        return not self._stopped.wait(max(0.0, moment - time.monotonic()))

@@ -1,0 +1,254 @@
+"""The plan: every question answered, purely, and refused where there is no answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpubox.docker_words import GpuRequest
+from gpubox.errors import GpuboxError
+from gpubox.layers import Layer, from_flags, layers, read
+from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
+from gpubox.profile import Config
+from gpubox.translate import arguments, docker_run_line, hidden
+from gpubox.values import Gpus, Port
+
+ANNA = Caller(
+    name="anna",
+    uid=1000,
+    gid=1000,
+    groups=(1000, 27),
+    home=Path("/home/anna"),
+    folder=Path("/home/anna/work"),
+    environ={"HOME": "/home/anna", "WANDB_API_KEY": "w"},
+    stdin_is_terminal=False,
+    stdout_is_terminal=False,
+)
+AT_TERMINAL = replace(ANNA, stdin_is_terminal=True, stdout_is_terminal=True, rows_columns=(40, 120))
+HOOK = EngineFacts(api=(1, 41), runtimes=("runc",))
+CDI = EngineFacts(
+    api=(1, 51),
+    runtimes=("runc",),
+    cdi_enabled=True,
+    cdi_devices=("nvidia.com/gpu=all", "nvidia.com/gpu=0", "nvidia.com/gpu=1"),
+)
+
+
+def planned(
+    word: str = "cuda8-cudnn5",
+    text: str = "{}",
+    *,
+    flags: dict[str, Any] | None = None,
+    caller: Caller = ANNA,
+    engine: EngineFacts | None = None,
+    files: dict[str, str] | None = None,
+    taken: frozenset[str] = frozenset(),
+    no_hook: bool = False,
+    **ask: Any,
+) -> Plan:
+    built_in, _ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)
+    own = Layer("x.yaml", read(text, "x.yaml", Path("/base")))
+    config = Config((built_in[0], own), caller.environ, caller.folder)
+    profile = config.profile(word, from_flags(flags or {}, caller.folder))
+    facts = Facts(caller=caller, engine=engine, files=files, taken=taken, no_hook=no_hook)
+    return plan(profile, Ask(**ask), facts)
+
+
+def line(*words: Any, **more: Any) -> str:
+    return docker_run_line(planned(*words, **more))
+
+
+# --- names
+
+
+def test_a_box_is_named_after_profile_and_person() -> None:
+    assert planned().name == "cuda8-cudnn5-anna"
+    taken = frozenset({"cuda8-cudnn5-anna", "cuda8-cudnn5-anna-2"})
+    third = planned(taken=taken)
+    assert (third.name, third.hostname) == ("cuda8-cudnn5-anna-3", "cuda8-cudnn5-anna-3")
+    assert planned("nvcr.io/nvidia/pytorch:24.01-py3").name == "pytorch-anna"
+    assert planned(name="mine").name == "mine"
+    odd = planned(caller=replace(ANNA, name="LAB\\anna.b@x"))
+    assert odd.name == "cuda8-cudnn5-LAB-anna.b-x"
+    with pytest.raises(GpuboxError, match="is no name for a box"):
+        planned(name="a b")
+
+
+def test_the_hostname_is_the_name_where_the_box_has_its_own() -> None:
+    assert planned(flags={"network_mode": "host"}).hostname is None
+    assert planned(flags={"network_mode": "container:x"}).hostname is None
+    assert planned(flags={"network_mode": "host", "hostname": "h"}).hostname == "h"
+    assert len(planned(name="x" * 100).hostname or "") == 63
+
+
+# --- streams
+
+
+@pytest.mark.parametrize(
+    ("caller", "ask", "tty", "interactive"),
+    [
+        (ANNA, {}, False, False),
+        (ANNA, {"interactive": True}, False, True),
+        (ANNA, {"detach": True}, True, True),
+        (ANNA, {"detach": True, "command": ("true",)}, False, False),
+        (ANNA, {"detach": True, "command": ("sh",), "tty": True}, True, False),
+        (ANNA, {"tty": True}, True, False),
+        (AT_TERMINAL, {}, True, True),
+        (AT_TERMINAL, {"command": ("ls",)}, True, True),
+        (AT_TERMINAL, {"detach": True, "command": ("ls",)}, False, False),
+        (replace(AT_TERMINAL, stdout_is_terminal=False), {}, False, False),
+    ],
+)
+def test_a_terminal_gets_a_terminal(
+    caller: Caller, ask: dict[str, Any], tty: bool, interactive: bool
+) -> None:
+    made = planned(caller=caller, **ask)
+    assert (made.tty, made.interactive) == (tty, interactive)
+
+
+def test_a_terminal_in_the_box_needs_one_outside() -> None:
+    with pytest.raises(GpuboxError, match="input from something that is none"):
+        planned(tty=True, interactive=True)
+
+
+# --- GPUs
+
+
+@pytest.mark.parametrize(
+    ("engine", "gpus", "no_hook", "words"),
+    [
+        (None, "all", False, "--gpus all"),
+        (HOOK, "all", False, "--gpus all"),
+        (HOOK, "0,2", False, "--gpus '\"device=0,2\"'"),
+        (HOOK, "device=1", False, "--gpus device=1"),
+        (CDI, "all", False, "--device nvidia.com/gpu=all"),
+        (CDI, "device=1", False, "--device nvidia.com/gpu=1"),
+        (CDI, "0,1", False, "--device nvidia.com/gpu=0 --device nvidia.com/gpu=1"),
+        (CDI, "device=7", False, "--gpus device=7"),
+        (CDI, "device=7", True, "--device nvidia.com/gpu=7"),
+        (replace(CDI, runtimes=("runc", "nvidia")), "all", False, "--gpus all"),
+        (replace(CDI, runtimes=("runc", "nvidia")), "all", True, "--device nvidia.com/gpu=all"),
+        (replace(CDI, api=(1, 53)), "all", False, "--gpus all"),
+        (replace(HOOK, cdi_enabled=True), "all", True, "--device nvidia.com/gpu=all"),
+        (replace(CDI, podman="5.4.1", api=(1, 41)), "all", False, "--device nvidia.com/gpu=all"),
+    ],
+)
+def test_gpus_are_spelled_for_the_engine_in_hand(
+    engine: EngineFacts | None, gpus: str, no_hook: bool, words: str
+) -> None:
+    said = line(flags={"gpus": gpus}, engine=engine, no_hook=no_hook)
+    assert f" {words} " in said
+
+
+def test_engines_that_ignore_gpu_requests_are_refused() -> None:
+    with pytest.raises(GpuboxError, match=r"Podman 4\.3\.1 ignores GPU requests"):
+        planned(engine=replace(HOOK, podman="4.3.1"))
+    with pytest.raises(GpuboxError, match="knows no GPU requests"):
+        planned(engine=replace(HOOK, api=(1, 39)))
+    none = planned(flags={"gpus": "none"}, engine=replace(HOOK, podman="4.3.1"))
+    assert none.gpus == GpuRequest(Gpus())
+
+
+def test_no_gpu_is_really_none() -> None:
+    none = planned(flags={"gpus": "none", "environment": ["NVIDIA_VISIBLE_DEVICES=all"]})
+    assert "NVIDIA_VISIBLE_DEVICES=void" in arguments(none).run["environment"]
+    assert "device_requests" not in arguments(none).run
+
+
+@pytest.mark.parametrize(
+    ("gpus", "label"),
+    [("all", "all"), ("none", "none"), ("0,2", "index:0,index:2"), ("GPU-1a-2", "GPU-1a-2")],
+)
+def test_the_claim_is_in_a_label(gpus: str, label: str) -> None:
+    assert ("gpubox.gpus", label) in planned(flags={"gpus": gpus}).labels
+
+
+# --- environment
+
+
+def test_variables_of_the_caller_are_taken_by_name() -> None:
+    made = planned(flags={"environment": ["WANDB_API_KEY", "NOT_SET", "A=b"]})
+    assert arguments(made).run["environment"] == ["WANDB_API_KEY=w", "A=b"]
+    assert "-e WANDB_API_KEY -e A=b" in docker_run_line(made)
+
+
+def test_a_secret_is_named_and_never_printed() -> None:
+    made = planned(flags={"environment": ["MY_TOKEN=s3cret", "PASSWORD=s3cret"]}, token="s3cret")
+    assert "s3cret" not in docker_run_line(made)
+    assert hidden(made) == ["MY_TOKEN", "PASSWORD", "JUPYTER_TOKEN"]
+    assert "JUPYTER_TOKEN=s3cret" in arguments(made).run["environment"]
+
+
+def test_an_env_file_is_read_as_docker_reads_it() -> None:
+    text = "# c\n\n A=1\nB='x y'\nWANDB_API_KEY\nNOPE\nE=\n"
+    made = planned(flags={"env_file": ["/f"], "environment": ["A=2"]}, files={"/f": text})
+    assert arguments(made).run["environment"] == [
+        "A=2",
+        "B='x y'",
+        "WANDB_API_KEY=w",
+        "E=",
+    ]
+    assert "--env-file /f -e A=2" in docker_run_line(made)
+    with pytest.raises(GpuboxError, match=r"/f:1: env_file: 'A B' is no variable's name"):
+        planned(flags={"env_file": ["/f"]}, files={"/f": "A B=1"})
+
+
+# --- the rest
+
+
+def test_further_words_of_an_entrypoint_lead_the_command() -> None:
+    made = planned("p", "profiles: {p: {image: a, entrypoint: x y, command: z}}")
+    assert (made.entrypoint, made.command) == (("x",), ("y", "z"))
+    assert planned(command=("ls", "-l")).kind == "command"
+    assert planned().kind == "shell"
+
+
+def test_host_networking_publishes_nothing_and_says_so() -> None:
+    made = planned(flags={"network_mode": "host", "ports": ["80"]})
+    assert made.ports == ()
+    assert made.notes == ("with host networking nothing is published: 80/tcp is the machine's own",)
+
+
+def test_shared_memory_of_the_host_has_no_size_of_its_own() -> None:
+    assert planned(flags={"ipc": "host"}).shm_size is None
+    assert planned(flags={"ipc": "private"}).shm_size == 8 << 30
+
+
+def test_a_removed_box_cannot_restart() -> None:
+    with pytest.raises(GpuboxError, match="exclude each other"):
+        planned(flags={"rm": "true", "restart": "always"})
+
+
+def test_jupyters_port_is_the_one_asked_for_or_the_next_free() -> None:
+    assert planned(kind="jupyter").ports == (Port(8888, host="8888"),)
+    assert planned(kind="jupyter", port=9000).ports == (Port(8888, host="9000"),)
+    by_flag = planned(kind="jupyter", flags={"ports": ["7000:8888", "6006"]})
+    assert by_flag.ports == (Port(6006), Port(8888, host="7000"))
+    assert by_flag.port_by_caller
+    public = planned(kind="jupyter", public=True)
+    assert public.ports[0].address == "0.0.0.0"
+
+
+def test_nvidias_own_published_line_works() -> None:
+    said = line(
+        "nvcr.io/nvidia/pytorch:24.01-py3",
+        flags={
+            "gpus": "all",
+            "rm": "true",
+            "ipc": "host",
+            "ulimits": ["memlock=-1", "stack=67108864"],
+        },
+        caller=AT_TERMINAL,
+    )
+    for words in (
+        "docker run -it --name pytorch-anna",
+        "--gpus all",
+        "--rm",
+        "--ipc host",
+        "--ulimit memlock=-1:-1 --ulimit stack=67108864:67108864",
+    ):
+        assert words in said
+    assert said.endswith(" nvcr.io/nvidia/pytorch:24.01-py3")
