@@ -15,4 +15,5 @@ bin=$PWD/.lab/venv/bin
 "$bin/mypy" --no-error-summary
 
 trap give_back EXIT
+as_root env PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 "$bin/python" -m lab fetch
 as_root env PYTHONDONTWRITEBYTECODE=1 "$bin/pytest" -n 2 "$@"

@@ -10,10 +10,12 @@ import json
 import re
 from bisect import bisect
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict
+
+import msgspec
+from msgspec.structs import replace
 
 from gpubox.errors import UsageError, did_you_mean
 
@@ -41,8 +43,7 @@ class CudaImageError(UsageError):
         self.key = key
 
 
-@dataclass(frozen=True)
-class CudaChoice:
+class CudaChoice(msgspec.Struct, frozen=True):
     """`cuda`: "12", "12.4" (the newest such with a live tag) or "12.4.1" (exactly that).
 
     `cudnn`: its major number; "" is the newest that this CUDA has, None an image without.
@@ -54,8 +55,7 @@ class CudaChoice:
     os: str | None = None
 
 
-@dataclass(frozen=True)
-class TagStatus:
+class TagStatus(msgspec.Struct, frozen=True):
     """`when`: the time of a deletion, worded to follow "in" ("June 2023"); None if not known.
 
     `as_of`: the ISO date of the listing that showed a live tag, else of the newest listing.

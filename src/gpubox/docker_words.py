@@ -10,8 +10,9 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from gpubox import values
 from gpubox.errors import GpuboxError
@@ -19,15 +20,14 @@ from gpubox.errors import GpuboxError
 Words = list[str]
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(msgspec.Struct, frozen=True):
     """What docker-py is given: `run` is `containers.run`'s keyword arguments.
 
     `host_config` holds the engine's own keys for what that call cannot say.
     """
 
-    run: dict[str, Any] = field(default_factory=dict)
-    host_config: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = {}
+    host_config: dict[str, Any] = {}
 
 
 class Say(NamedTuple):
@@ -176,8 +176,7 @@ security_opt = each(
 # --- GPUs
 
 
-@dataclass(frozen=True)
-class GpuRequest:
+class GpuRequest(msgspec.Struct, frozen=True):
     """GPUs as the engine in hand gives them.
 
     `hook`: device requests, for the NVIDIA runtime hook or an engine that maps them itself.
@@ -278,11 +277,6 @@ def merged(parts: Iterable[Arguments]) -> Arguments:
             added_to = key in ("environment", "device_requests") and key in whole.run
             whole.run[key] = whole.run[key] + value if added_to else value
         whole.host_config.update(part.host_config)
-    if variables := whole.run.get("environment"):
-        # a later one takes the place of an earlier one, where that stood
-        whole.run["environment"] = list(
-            {text.partition("=")[0]: text for text in variables}.values()
-        )
     if requests := whole.run.get("device_requests"):
         whole.run["device_requests"] = _one_cdi_request(requests)
     return whole

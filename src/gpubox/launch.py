@@ -9,9 +9,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
+
+from msgspec.structs import replace
 
 from gpubox import catalog, faults, terminal, values
 from gpubox.engine import Engine, Hijacked, ImageMissing

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from gpubox.errors import GpuboxError, ProfileError
 
@@ -20,8 +21,7 @@ PROJECT_FILE = "gpubox.yaml"
 Value: TypeAlias = "str | list[Said] | dict[str, Said] | None"
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """A value and who said it.
 
     Scalars are the text that was written, for only the reader of a key knows whether `12.10` is a
@@ -42,8 +42,7 @@ class Said:
         return self.value
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """One file. `name` is how people see it; a `shared` one is at home in no project's folder."""
 
     name: str
@@ -199,7 +198,7 @@ def layers(
 
 
 def _built_in() -> Layer:
-    text = resources.files("gpubox").joinpath("profiles.yaml").read_text("utf-8")
+    text = Path(__file__).with_name("profiles.yaml").read_text("utf-8")
     return Layer("built in", read(text, "built in", Path("/")), shared=True)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from gpubox import values
+import msgspec
+from msgspec.structs import replace
+
+from gpubox import __version__, values
 from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
 from gpubox.profile import Profile
@@ -30,8 +31,7 @@ _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?
 # --- what is known
 
 
-@dataclass(frozen=True, kw_only=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs gpubox, where, and what their standard streams are."""
 
     name: str
@@ -46,8 +46,7 @@ class Caller:
     rows_columns: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class EngineFacts:
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine says of itself. `cdi_devices` are names like `nvidia.com/gpu=0`.
 
     `podman` is the version of Podman behind a Docker-compatible service, or empty.
@@ -62,8 +61,7 @@ class EngineFacts:
     local: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a plan depends on besides the profile. Without an engine, `engine` is None.
 
     `files` holds the text of each file that the profile names; `taken` are names in use;
@@ -79,8 +77,7 @@ class Facts:
     jupyter_port: int = JUPYTER_PORT
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What was typed that belongs to this one start, and to no profile."""
 
     command: tuple[str, ...] = ()
@@ -98,8 +95,7 @@ class Ask:
 # --- what will happen
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A box, whole: nothing is left to be decided. Attributes bear the settings' names.
 
     `notes` are assumptions and surprises, a sentence each, that the person should read.
@@ -277,7 +273,7 @@ def _labels(
         "folder": str(caller.folder),
         "kind": kind,
         "gpus": ",".join(claim) or str(gpus),
-        "version": version("gpubox"),
+        "version": __version__,
     }
     return (*profile.labels.items(), *((LABEL + key, text) for key, text in own.items()))
 

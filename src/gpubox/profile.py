@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +84,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return found.where if found else "built in"
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """All layers, ready to be asked for a profile by name."""
 
     layers: tuple[Layer, ...]
     environ: Mapping[str, str]
     cwd: Path
-    _datasets: dict[str, Said] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for layer in self.layers:
@@ -391,7 +388,7 @@ def _dataset(name: str, said: Said) -> values.Mount:
 
 def _at(mount: values.Mount, text: str) -> values.Mount:
     """The same folder at `[BOX_PATH][:ro|:rw]`."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     path, _, mode = ("", "", text) if text in ("ro", "rw") else text.partition(":")
     if mode not in ("", "ro", "rw"):

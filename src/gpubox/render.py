@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gpubox.progress import Progress
-
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from gpubox.progress import Progress
 
 Events = Iterator[Mapping[str, Any]]
 
@@ -91,6 +91,8 @@ class Screen:
 
     def pulling(self, image: str, events: Events) -> None:
         """Show a pull until its events end, then say what it took."""
+        from gpubox.progress import Progress
+
         progress, started = Progress(), time.monotonic()
         if sys.stderr.isatty():
             _draw(image, events, progress)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -255,8 +254,7 @@ def _hostname(text: str) -> str:
 # --- the table
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One line of the table.
 
     `written` is what YAML may hold; `merge` says what a later layer does to an earlier one; `flag`

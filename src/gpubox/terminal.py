@@ -52,15 +52,14 @@ class Ending:
 
 
 class BoxStream(Protocol):
-    """A box's standard streams, never blocking. `send` raises BrokenPipeError or
-    ConnectionResetError when the box's input is gone."""
+    """A box's standard streams, never blocking."""
 
     def fileno(self) -> int: ...
     def recv(self, limit: int) -> bytes | None:
-        """None: nothing now; empty: the end."""
+        """None: nothing now; empty: the end. EngineError when the connection broke."""
 
     def send(self, data: memoryview) -> int:
-        """How many bytes went; 0: none now."""
+        """How many bytes went; 0: none now. OSError when the box's input is gone."""
 
     def close_write(self) -> None:
         """The end of the box's input; its output goes on."""
@@ -89,6 +88,8 @@ class SocketStream:
             return None
         except ConnectionResetError:  # all was read, but the other end did not read all of ours
             return b""
+        except OSError as error:
+            raise EngineError(f"the connection to the box broke: {_said(error)}") from None
 
     def send(self, data: memoryview) -> int:
         try:
@@ -144,6 +145,10 @@ class Frames:
         if not self._left:
             text = self._complaint.decode(errors="replace").strip()
             raise EngineError(f"the engine broke off the output: {text}")
+
+
+def _said(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 # --- our side
@@ -211,7 +216,7 @@ class _Standard:
         except OSError as error:
             if self.is_terminal or error.errno == errno.EBADF:
                 return b""
-            raise GpuboxError(f"standard input: {os.strerror(error.errno or 0).lower()}") from None
+            raise GpuboxError(f"standard input: {_said(error)}") from None
 
     def hung_up(self) -> bool:
         """Whether this was a terminal, and is gone; to a read it looks like Ctrl-D."""
@@ -360,10 +365,12 @@ class _Heed:
 # --- the loop
 
 _CHUNK = 1 << 18
-_TRIES, _PAUSE = 10, 0.02  # the box has no window until its process runs
+_TRIES, _PAUSE = 10, 0.02  # seconds; a box has no window until its process runs
 
 
 class _Window:
+    """Gives the box the size of our window, again while it is refused."""
+
     def __init__(self, resize: Resize | None, fds: tuple[int, ...]) -> None:
         self._resize, self._fds = resize, fds
         self.changed()
@@ -427,7 +434,7 @@ class _Input:
         try:
             while self.unsent and (sent := self._stream.send(self.unsent)):
                 self.unsent = self.unsent[sent:]
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:  # if more than the input is gone, recv will say so
             self._open, self.unsent = False, memoryview(b"")
 
 
@@ -460,7 +467,7 @@ class _Output:
                 return Ending(How.OUTPUT_GONE)
             if self._target.hung_up():
                 return Ending(How.TERMINAL_GONE)
-            raise GpuboxError(f"output: {os.strerror(error.errno or 0).lower()}") from None
+            raise GpuboxError(f"output: {_said(error)}") from None
         return None
 
     def _next(self) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import msgspec
 
 LOOPBACK = "127.0.0.1"
 
@@ -58,8 +59,7 @@ def truth(text: str) -> bool:
 # --- ports
 
 
-@dataclass(frozen=True)
-class Port:
+class Port(msgspec.Struct, frozen=True):
     """A published port. `host` is a number, a range to choose from, or empty: any free one."""
 
     container: int
@@ -148,8 +148,7 @@ _PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _CONSISTENCY = ("cached", "delegated", "consistent")
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """A host folder (`bind`) or one of the engine's volumes, at `target` in the box.
 
     A `source` that is None is a new volume without a name. `modes` are Docker's words behind the
@@ -287,8 +286,7 @@ def data_folder(text: str, base: Path) -> Mount:
 # --- devices
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(msgspec.Struct, frozen=True):
     """A host device in the box; with `source` a CDI name (`vendor.com/class=name`), that one."""
 
     source: str
@@ -317,8 +315,7 @@ def device(text: str) -> Device:
 # --- ulimits and restart
 
 
-@dataclass(frozen=True)
-class Ulimit:
+class Ulimit(msgspec.Struct, frozen=True):
     name: str
     soft: int
     hard: int
@@ -359,8 +356,7 @@ def restart(text: str) -> str:
 # --- GPUs
 
 
-@dataclass(frozen=True)
-class Gpus:
+class Gpus(msgspec.Struct, frozen=True):
     """Which GPUs were asked for: all, none, or exactly those `ids` (indexes, UUIDs, MIG names)."""
 
     ids: tuple[str, ...] = ()
@@ -409,8 +405,7 @@ def gpus(text: str) -> Gpus:
 # --- references of images
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """An image's name in parts. `registry` is empty for Docker Hub's."""
 
     registry: str

@@ -13,6 +13,7 @@ import pytest
 
 from lab.engine import Kind, PrivateEngine
 from lab.images import build_stand_in
+from lab.jupyter import JUPYTER, build_jupyter
 from lab.program import Gpubox
 from lab.registry import Registry
 
@@ -22,6 +23,7 @@ class Engines:
 
     def __init__(self) -> None:
         self.running: dict[Kind, PrivateEngine] = {}
+        self._with_jupyter: set[str] = set()
 
     def of(self, kind: Kind) -> PrivateEngine:
         if kind not in self.running:
@@ -29,6 +31,12 @@ class Engines:
             self.running[kind] = engine
             build_stand_in(engine.host)
         return self.running[kind]
+
+    def jupyter(self, engine: PrivateEngine) -> str:
+        if engine.host not in self._with_jupyter:
+            build_jupyter(engine.host)
+            self._with_jupyter.add(engine.host)
+        return JUPYTER
 
     def remove_boxes(self) -> None:
         for engine in self.running.values():
@@ -97,6 +105,12 @@ def client(used_engine: PrivateEngine) -> Iterator[docker.DockerClient]:
     made = docker.DockerClient(base_url=used_engine.host)
     yield made
     made.close()
+
+
+@pytest.fixture
+def jupyter_image(used_engine: PrivateEngine, engines: Engines) -> str:
+    """The name of an image with a real JupyterLab, present on the engine that the test names."""
+    return engines.jupyter(used_engine)
 
 
 @pytest.fixture

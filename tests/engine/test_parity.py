@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.program import Gpubox
@@ -128,8 +129,9 @@ def normal(value: Any) -> Any:
     return None if value == "" else value
 
 
-def inspected(engine: PrivateEngine, name: str) -> dict[str, Any]:
-    found = json.loads(docker(engine, "inspect", name))[0]
+def inspected(client: DockerClient, name: str) -> dict[str, Any]:
+    found = client.api.inspect_container(name)
+    client.api.remove_container(name, force=True)
     found["HostConfig"].pop("ConsoleSize", None)
     for mount in found["Mounts"]:
         if len(mount.get("Name", "")) == 64:  # a volume without a name has a random one
@@ -149,7 +151,12 @@ def inspected(engine: PrivateEngine, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("detached", [True, False], ids=["detached", "foreground"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_printed_line_makes_the_same_box(
-    engine: PrivateEngine, gpubox: Gpubox, data: Path, options: str, detached: bool
+    engine: PrivateEngine,
+    client: DockerClient,
+    gpubox: Gpubox,
+    data: Path,
+    options: str,
+    detached: bool,
 ) -> None:
     number = OPTIONS.index(options)
     words = given(options, data, engine)
@@ -172,9 +179,8 @@ def test_the_printed_line_makes_the_same_box(
         printed[1] = "create"
 
     docker(engine, *printed[1:], **secrets)
-    theirs = inspected(engine, name)
-    docker(engine, "rm", "-f", name)
+    theirs = inspected(client, name)
 
     ours = gpubox(*run, "cuda8-cudnn5", *command, env=secrets)
     assert ours.returncode in ((0,) if detached else (0, 1)), ours.stderr
-    assert inspected(engine, name) == theirs
+    assert inspected(client, name) == theirs

@@ -14,10 +14,13 @@ import sys
 from lab.engine import PrivateEngine
 from lab.errors import LabError
 from lab.images import build_stand_in
+from lab.newer import newer_engine
 
 
 def main() -> int:
     wanted = _arguments()
+    if wanted.action == "fetch":
+        return _fetch()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     try:
@@ -31,13 +34,23 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
-    actions = parser.add_subparsers(required=True, metavar="run")
+    actions = parser.add_subparsers(required=True, dest="action", metavar="run|fetch")
+    actions.add_parser("fetch", help="get the newer engine, if it is not there yet")
     run = actions.add_parser("run", help="run COMMAND beside a private engine")
     run.add_argument("--kind", choices=("stable", "cdi"), default="stable")
     run.add_argument("--gpus", type=int, default=4, help="how many are simulated (0: no support)")
     run.add_argument("--tag", action="append", default=[], help="one more tag of the stand-in")
     run.add_argument("command", nargs="+", metavar="COMMAND")
     return parser.parse_args()
+
+
+def _fetch() -> int:
+    try:
+        newer_engine()
+    except LabError as error:
+        print(f"gpubox lab: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _run(command: list[str], engine: PrivateEngine) -> int:

@@ -49,7 +49,7 @@ def sweep() -> None:
 def remove(folder: Path) -> None:
     """The folder last: while it is there, the next run's sweep finds the rest."""
     name = folder.name.split("_")[0]
-    if Path(f"/sys/class/net/{name}").exists():
+    if f" {name}: " in _ip("-o", "link"):
         _ip("link", "delete", name)
     wait_until(lambda: _remove_cgroups(name), 30, what=f"the end of the processes of {name}")
     shutil.rmtree(folder)  # errors are not ignored: a mount that leaked is to be seen

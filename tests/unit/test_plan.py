@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gpubox.docker_words import GpuRequest
 from gpubox.errors import GpuboxError
@@ -186,10 +186,11 @@ def test_an_env_file_is_read_as_docker_reads_it() -> None:
     text = "# c\n\n A=1\nB='x y'\nWANDB_API_KEY\nNOPE\nE=\n"
     made = planned(flags={"env_file": ["/f"], "environment": ["A=2"]}, files={"/f": text})
     assert arguments(made).run["environment"] == [
-        "A=2",
+        "A=1",
         "B='x y'",
         "WANDB_API_KEY=w",
         "E=",
+        "A=2",
     ]
     assert "--env-file /f -e A=2" in docker_run_line(made)
     with pytest.raises(GpuboxError, match=r"/f:1: env_file: 'A B' is no variable's name"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -16,7 +15,6 @@ import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,7 +59,7 @@ def test_frames_cut_anywhere_give_each_stream_its_bytes(
 @given(st.integers(min_value=1, max_value=30))
 def test_an_error_of_the_engine_is_told_whole(cut: int) -> None:
     wire, frames = frame(3, b"no space left on device\n"), Frames()
-    with pytest.raises(EngineError, match="no space left on device$"):
+    with pytest.raises(EngineError, match="off the output: no space left on device"):
         for part in (wire[:cut], wire[cut:]):
             list(frames.pieces(part))
 
@@ -146,7 +144,13 @@ class Pipes:
         forward = more.pop("forward", self.forwarded.append)
         fds = (self.fds[0], self.fds[1], self.fds[2])
         more = {"tty": False, "stdin": stdin, "forward": forward, "fds": fds} | more
-        return terminal.attach(self.stream, signals, **more)
+        too_late = threading.Timer(DEADLINE, self.box.shutdown, [socket.SHUT_RDWR])
+        too_late.start()
+        try:
+            return terminal.attach(self.stream, signals, **more)
+        finally:
+            assert too_late.is_alive(), "the loop would have gone on for ever"
+            too_late.cancel()
 
     def close(self) -> None:
         for thread in self._threads:
@@ -221,7 +225,10 @@ def test_the_end_of_the_input_is_the_end_of_the_boxs_and_its_output_goes_on(pipe
 
 
 def test_a_closed_standard_input_is_an_ended_one(pipes: Pipes) -> None:
-    os.close(pipes.fds[0])
+    closed = os.dup2(pipes.fds[0], 500)  # a number that nothing else will take
+    for fd in (pipes.fds[0], closed):
+        os.close(fd)
+    pipes.fds[0] = closed
     pipes.meanwhile(lambda: (received(pipes.box), pipes.box.close()))
     assert pipes.attach().how is How.ENDED
 
@@ -260,24 +267,19 @@ def test_a_full_disk_is_said(pipes: Pipes) -> None:
 
 def test_a_box_that_reads_no_more_still_has_its_output_shown(pipes: Pipes) -> None:
     """`yes | gpubox run -i ...`: the input is broken off, the output is not."""
-    halves = threading.Event()
+    shown = bytearray()
 
     def deaf() -> None:
         pipes.box.shutdown(socket.SHUT_RD)
-        wait_until(lambda: _full(pipes.keys), DEADLINE)  # our input is read no more
-        halves.set()
+        wait_until(lambda: _full(pipes.keys), DEADLINE)  # nobody reads our input any more
         pipes.box.sendall(frame(1, b"o" * MB))
         pipes.box.close()
 
-    drained = bytearray()
-    pipes.meanwhile(lambda: drained.extend(_drain(pipes.out)))
-    pipes.meanwhile(deaf)
     os.set_blocking(pipes.keys, False)
+    pipes.meanwhile(deaf)
+    pipes.meanwhile(lambda: _read(pipes.out, shown, MB))
     assert pipes.attach().how is How.ENDED
-    os.close(pipes.fds[1])
-    pipes.fds[1] = pipes.fds[2]
-    wait_until(lambda: len(drained) == MB, DEADLINE)
-    assert halves.is_set()
+    wait_until(lambda: len(shown) == MB, DEADLINE)
 
 
 def _full(pipe: int) -> bool:
@@ -286,13 +288,6 @@ def _full(pipe: int) -> bool:
     except BlockingIOError:
         return True
     return False
-
-
-def _drain(pipe: int) -> bytes:
-    data = bytearray()
-    while part := os.read(pipe, MB):
-        data += part
-    return bytes(data)
 
 
 def test_nothing_that_was_output_is_lost_when_the_box_left_input_unread(pipes: Pipes) -> None:
@@ -308,6 +303,13 @@ def test_nothing_that_was_output_is_lost_when_the_box_left_input_unread(pipes: P
     assert read_all(pipes.out) == b"result"
 
 
+def test_a_broken_connection_is_said(pipes: Pipes) -> None:
+    with socket.socket() as never_connected:
+        pipes.stream = SocketStream(never_connected)
+        with pytest.raises(EngineError, match="connection to the box broke: .* not connected"):
+            pipes.attach()
+
+
 def test_nobody_reads_the_output_any_more(pipes: Pipes) -> None:
     """`gpubox run ... yes | head -1`"""
     os.close(pipes.out)
@@ -316,9 +318,8 @@ def test_nobody_reads_the_output_any_more(pipes: Pipes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "O_NONBLOCK", "socket"])
-@pytest.mark.parametrize("cut_by", [7])
-def test_50_mb_go_both_ways_byte_for_byte(pipes: Pipes, kind: str, cut_by: int) -> None:
-    chance = random.Random(cut_by)
+def test_50_mb_go_both_ways_byte_for_byte(pipes: Pipes, kind: str) -> None:
+    chance = random.Random(7)
     data = chance.randbytes(50 * MB)
     if kind == "socket":
         reader, writer = socket.socketpair()
@@ -359,7 +360,7 @@ def test_our_streams_are_left_blocking_for_those_who_share_them(pipes: Pipes) ->
     pipes.box.sendall(frame(1, b"x"))
     pipes.box.close()
     pipes.attach()
-    assert all(os.get_blocking(fd) for fd in pipes.fds)
+    assert all(map(os.get_blocking, pipes.fds))
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
@@ -383,8 +384,7 @@ def test_output_that_nobody_takes_holds_up_neither_input_nor_signals(
         assert pipes.box.recv(5) == b"typed"
         os.kill(os.getpid(), signal.SIGINT)
         wait_until(lambda: pipes.forwarded, DEADLINE)
-        for fd in (pipes.out,):
-            os.close(fd)
+        os.close(pipes.out)
 
     pipes.meanwhile(box)
     assert pipes.attach().how is How.OUTPUT_GONE
@@ -403,8 +403,9 @@ def test_signals_go_to_the_box_without_a_terminal(pipes: Pipes) -> None:
             wait_until(lambda n=number: len(pipes.forwarded) == n, DEADLINE)  # type: ignore[misc]
         pipes.box.close()
 
-    pipes.meanwhile(person)
-    assert pipes.attach().how is How.ENDED
+    with Signals() as signals:
+        pipes.meanwhile(person)
+        assert pipes.attach_with(signals).how is How.ENDED
     assert pipes.forwarded == sent
 
 
@@ -486,6 +487,18 @@ def test_signals_go_on_to_a_box_that_outlasts_its_output() -> None:
         ending = terminal.outlast(exited, signals, tty=False, forward=forward)
     os.close(exited)
     assert ending == Ending(How.ENDED)
+
+
+def test_the_third_interrupt_leaves_also_a_box_without_output() -> None:
+    never, open_end = os.pipe()
+    forwarded: list[signal.Signals] = []
+    with Signals() as signals:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        ending = terminal.outlast(never, signals, tty=False, forward=forwarded.append)
+    for fd in (never, open_end):
+        os.close(fd)
+    assert (ending, forwarded) == (Ending(How.FORCED, signal.SIGINT), [signal.SIGINT] * 2)
 
 
 # --- a terminal: attach() in a program of its own, on a pty
@@ -644,11 +657,16 @@ def test_the_size_is_told_again_until_the_box_runs() -> None:
 
 
 def test_a_box_that_never_takes_a_size_is_asked_ten_times() -> None:
-    with at_terminal(refusals=1000) as person:
-        assert [person.told() for _ in range(10)] == [["resize", 24, 80]] * 10
-        time.sleep(0.1)
-        person.box.close()
-        assert person.told() == ["ending", "ENDED", None]
+    asked: list[tuple[int, int]] = []
+
+    def refuse(rows: int, columns: int) -> bool:
+        asked.append((rows, columns))
+        return False
+
+    with at_terminal() as person:
+        window = terminal._Window(refuse, (person.slave,))
+        wait_until(lambda: window.tell() is None, DEADLINE)
+    assert asked == [(24, 80)] * 10
 
 
 def test_detach_keys_split_over_reads_leave_the_box() -> None:
@@ -723,13 +741,12 @@ def test_after_a_stop_the_keyboard_is_the_boxs_again() -> None:
         assert person.told() == ["resize", 25, 81]
 
 
-def test_what_is_no_terminal_has_no_size() -> None:
-    reader, writer = os.pipe()
-    try:
-        assert terminal.window_size(reader) is None
-        with pytest.raises(OSError) as refusal:  # noqa: PT011
-            os.get_terminal_size(reader)
-        assert refusal.value.errno == errno.ENOTTY
-    finally:
-        os.close(reader)
-        os.close(writer)
+def test_what_is_no_terminal_has_no_size(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        assert terminal.window_size(file.fileno()) is None
+
+
+def test_a_terminal_that_does_not_know_its_size_has_none() -> None:
+    with at_terminal() as person:
+        person.resized(0, 0)
+        assert terminal.window_size(person.slave) is None

@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from gpubox import __version__
 from gpubox.cli.app import App, Commands
 from gpubox.errors import GpuboxError, UsageError
 from gpubox.render import Screen
@@ -26,7 +27,7 @@ FAILED, MISUSED, NOT_RUN, INTERRUPTED = 1, 2, 125, 130
 )
 @click.option("-f", "--file", type=click.Path(), help="Read this file instead of gpubox.yaml.")
 @click.option("--verbose", is_flag=True, help="Say more about what is done and why.")
-@click.version_option(package_name="gpubox", message="gpubox %(version)s")
+@click.version_option(__version__, message="gpubox %(version)s")
 @click.pass_context
 def cli(context: click.Context, file: str | None, verbose: bool) -> None:
     """The right deep-learning container on the right GPU, with one word.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import gpubox
 from gpubox import render
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
@@ -100,7 +100,7 @@ def _text(key: str, name: str, value: Any) -> str:
 @click.pass_context
 def init_command(context: click.Context) -> None:
     """Write a commented gpubox.yaml into this folder, never over one that is there."""
-    text = resources.files("gpubox").joinpath("starter.yaml").read_text("utf-8")
+    text = Path(gpubox.__file__).with_name("starter.yaml").read_text("utf-8")
     path = Path(PROJECT_FILE)
     try:
         with path.open("x", encoding="utf-8") as file:

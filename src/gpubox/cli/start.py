@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
+from msgspec.structs import replace
 
 from gpubox.cli.app import App, app, flags, settings_options
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
@@ -80,8 +81,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What was typed, read: a profile and what belongs to this start."""
 
     app: App
