@@ -6,9 +6,11 @@ nothing of profiles, plans or screens.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socket
+import tarfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -166,6 +168,23 @@ class Engine:
     def start(self, box: str, image: str) -> None:
         with translated(image):
             self.api.start(box)
+
+    def read(self, box: str, path: str) -> str:
+        """The text of a file in a box, running or not; empty where there is none."""
+        try:
+            with translated(box):
+                parts, _ = self.api.get_archive(box, f"/{path}")
+                packed = io.BytesIO(b"".join(parts))
+        except docker.errors.NotFound:
+            return ""
+        with tarfile.open(fileobj=packed) as tar:
+            file = tar.extractfile(tar.getmembers()[0])
+            return file.read().decode(errors="replace") if file else ""
+
+    def put(self, box: str, archive: bytes) -> None:
+        """Unpack a tar at the root of a box."""
+        with translated(box):
+            self.api.put_archive(box, "/", archive)
 
     def remove(self, box: str) -> None:
         """Remove a container with its nameless volumes, running or not; gone already is fine."""

@@ -5,6 +5,7 @@ Reads and reports; knows no profiles' meaning and no engine.
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import sys
@@ -24,7 +25,7 @@ def caller() -> Caller:
         name=user_name(uid),
         uid=uid,
         gid=os.getgid(),
-        groups=tuple(os.getgroups()),
+        groups={gid: _group_name(gid) for gid in (os.getgid(), *os.getgroups())},
         home=Path.home(),
         folder=Path.cwd(),
         environ=dict(os.environ),
@@ -39,6 +40,13 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def _is_terminal(descriptor: int) -> bool:

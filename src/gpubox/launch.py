@@ -19,6 +19,7 @@ from gpubox import catalog, faults, terminal, values
 from gpubox.engine import Engine, Hijacked, ImageMissing
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid
+from gpubox.identity import GROUP, PASSWD, archive
 from gpubox.plan import Facts, Plan
 from gpubox.terminal import How
 from gpubox.translate import arguments
@@ -129,17 +130,26 @@ class Launch:
     def _start_detached(self, plan: Plan) -> Started:
         said = arguments(plan)
         with terminal.Signals():  # none may strike between create and start
-            if not said.host_config and self.engine.has_image(plan.image):
+            plain = not said.host_config and not plan.as_caller
+            if plain and self.engine.has_image(plan.image):
                 return Started(self.engine.run_detached(said), plan)
-            box = self.engine.create(said, self.screen.warn)
+            box = self._create(plan)
             with self._or_removed(box):
                 self.engine.start(box, plan.image)
             return Started(box, plan)
 
+    def _create(self, plan: Plan) -> str:
+        box = self.engine.create(arguments(plan), self.screen.warn)
+        if plan.as_caller:
+            with self._or_removed(box):
+                texts = {path: self.engine.read(box, path) for path in (PASSWD, GROUP)}
+                self.engine.put(box, archive(texts, plan.as_caller))
+        return box
+
     def _start_attached(self, held: ExitStack, plan: Plan) -> Started:
         with ExitStack() as attempt:
             signals = attempt.enter_context(terminal.Signals())
-            box = self.engine.create(arguments(plan), self.screen.warn)
+            box = self._create(plan)
             with self._or_removed(box):
                 streams = self.engine.attach(box, stdin=plan.interactive)
                 exit_code = self.engine.exit_of(box)

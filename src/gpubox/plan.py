@@ -32,12 +32,12 @@ _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who runs gpubox, where, and what their standard streams are."""
+    """Who runs gpubox, where, and what their standard streams are. `groups` are names by number."""
 
     name: str
     uid: int
     gid: int
-    groups: tuple[int, ...]
+    groups: Mapping[int, str]
     home: Path
     folder: Path
     environ: Mapping[str, str]
@@ -98,7 +98,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A box, whole: nothing is left to be decided. Attributes bear the settings' names.
 
-    `notes` are assumptions and surprises, a sentence each, that the person should read.
+    `notes` are assumptions and surprises, a sentence each, that the person should read. A box
+    `as_caller` gets that person's name, groups and home before it starts.
     """
 
     name: str
@@ -134,6 +135,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[values.Device, ...] = ()
     registry: str | None = None
     rows_columns: tuple[int, int] | None = None
+    group_add: tuple[str, ...] = ()
+    as_caller: Caller | None = None
     named_by_caller: bool = False
     port_by_caller: bool = False
     notes: tuple[str, ...] = ()
@@ -152,6 +155,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     name = ask.name or _free_name(f"{_safe(profile.name)}-{_safe(caller.name)}", facts.taken)
     gpus = profile.gpus if profile.gpus is not None else values.NO_GPUS
     entrypoint, command = _program(profile.entrypoint, ask.command or profile.command)
+    as_caller = profile.user == "host" and caller.uid != 0
     ports, port_notes = _ports(profile, ask, facts, kind)
     return Plan(
         name=name,
@@ -165,7 +169,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         interactive=interactive,
         pull=ask.pull,
         gpus=GpuRequest(gpus, _backend(gpus, facts)),
-        environment=_environment(profile, ask, gpus, caller),
+        environment=_environment(profile, ask, gpus, caller, as_caller),
         env_file=_env_files(profile, facts),
         labels=_labels(profile, kind, gpus, caller),
         volumes=profile.volumes,
@@ -188,6 +192,8 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         devices=profile.devices,
         registry=profile.registry,
         rows_columns=caller.rows_columns if tty else None,
+        group_add=_other_groups(caller) if as_caller else (),
+        as_caller=caller if as_caller else None,
         named_by_caller=ask.name is not None,
         port_by_caller=_port_said(profile, ask),
         notes=port_notes,
@@ -315,9 +321,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _environment(
-    profile: Profile, ask: Ask, gpus: values.Gpus, caller: Caller
+    profile: Profile, ask: Ask, gpus: values.Gpus, caller: Caller, as_caller: bool
 ) -> tuple[Variable, ...]:
     found: dict[str, Variable] = {}
+    if as_caller:
+        own = {"USER": caller.name, "HOME": f"/home/{caller.name}"}
+        found = {name: Variable(name, value) for name, value in own.items()}
     for name, value in profile.environment.items():
         if value is not None:
             found[name] = Variable(name, value, bool(_SECRET.search(name)))
@@ -410,6 +419,10 @@ def _jupyter_ports(
 
 def _user(profile: Profile, caller: Caller) -> str | None:
     return f"{caller.uid}:{caller.gid}" if profile.user == "host" else profile.user
+
+
+def _other_groups(caller: Caller) -> tuple[str, ...]:
+    return tuple(str(number) for number in sorted(caller.groups) if number != caller.gid)
 
 
 def _shares_memory(ipc: str | None) -> bool:

@@ -23,6 +23,7 @@ def arguments(plan: Plan) -> Arguments:
     start |= {"command": list(plan.command)} if plan.command else {}
     start |= {"tty": True} if plan.tty else {}
     start |= {"stdin_open": True} if plan.interactive else {}
+    start |= {"group_add": list(plan.group_add)} if plan.group_add else {}
     size = {"ConsoleSize": list(plan.rows_columns)} if plan.rows_columns else {}
     return say.merged([Arguments(start, size), *(said.api(value) for said, value in _said(plan))])
 
@@ -37,6 +38,7 @@ def docker_run(plan: Plan) -> list[Words]:
     groups = [["docker", "run", *([f"-{letters}"] if letters else [])], ["--name", plan.name]]
     if plan.pull != "missing":
         groups.append(["--pull", plan.pull])
+    groups += [["--group-add", number] for number in plan.group_add]
     for said, value in _said(plan):
         groups += said.line(value)
     return [*groups, [plan.image, *plan.command]]

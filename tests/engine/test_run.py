@@ -482,7 +482,7 @@ def test_ps_lists_the_boxes_that_run_and_no_foreign_container(
     assert gpubox("ps", "-q").stdout.decode() == f"{NAME}-2\n"
     assert gpubox("ps", "-a", "-q").stdout.decode() == f"{NAME}-2\n{NAME}\n"
     head, row = gpubox("ps").stdout.decode().splitlines()
-    assert head.split() == "NAME PROFILE OWNER GPUS PORTS STATUS FOLDER".split()
+    assert head.split() == ["NAME", "PROFILE", "OWNER", "GPUS", "PORTS", "STATUS", "FOLDER"]
     assert row.split()[:3] == [f"{NAME}-2", PROFILE, "root"]
     assert str(gpubox.cwd) in row and "127.0.0.1:" in row
     assert "foreign" not in gpubox("ps", "-a").stdout.decode()

@@ -206,7 +206,12 @@ def test_output_that_came_with_the_answer_is_first(pipes: Pipes) -> None:
 
 def test_early_output_does_not_wait_for_more(pipes: Pipes) -> None:
     pipes.stream = SocketStream(pipes._ours, early=frame(1, b"early"))
-    pipes.meanwhile(lambda: (os.read(pipes.out, 5), pipes.box.close()))
+
+    def waits_for_it() -> None:
+        assert os.read(pipes.out, 5) == b"early"
+        pipes.box.close()
+
+    pipes.meanwhile(waits_for_it)
     assert pipes.attach(stdin=False).how is How.ENDED
 
 
@@ -229,7 +234,12 @@ def test_a_closed_standard_input_is_an_ended_one(pipes: Pipes) -> None:
     for fd in (pipes.fds[0], closed):
         os.close(fd)
     pipes.fds[0] = closed
-    pipes.meanwhile(lambda: (received(pipes.box), pipes.box.close()))
+
+    def ends_with_its_input() -> None:
+        assert received(pipes.box) == b""
+        pipes.box.close()
+
+    pipes.meanwhile(ends_with_its_input)
     assert pipes.attach().how is How.ENDED
 
 
@@ -306,7 +316,7 @@ def test_nothing_that_was_output_is_lost_when_the_box_left_input_unread(pipes: P
 def test_a_broken_connection_is_said(pipes: Pipes) -> None:
     with socket.socket() as never_connected:
         pipes.stream = SocketStream(never_connected)
-        with pytest.raises(EngineError, match="connection to the box broke: .* not connected"):
+        with pytest.raises(EngineError, match="connection to the box broke"):
             pipes.attach()
 
 

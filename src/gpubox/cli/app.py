@@ -118,8 +118,8 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def _nearest(self, ctx: click.Context, name: str) -> str:
-        obj = ctx.obj
-        if isinstance(obj, App) and name in obj.config.names():
+        this = App(file=ctx.params.get("file"), verbose=False)
+        if name in this.config.names():
             return f"it is a profile: gpubox run {name}"
         return did_you_mean(name, self.list_commands(ctx))
 

@@ -33,10 +33,15 @@ class BoxCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_interspersed_args = False
-        _, rest, _ = self.make_parser(ctx).parse_args(list(args))
-        before = args[: len(args) - len(rest)]
-        ctx.meta[_DASHES] = bool(before) and before[-1] == "--"
+        options = self.options_of(ctx, args)
+        ctx.meta[_DASHES] = bool(options) and options[-1] == "--"
         return super().parse_args(ctx, args)
+
+    def options_of(self, ctx: click.Context, args: Sequence[str]) -> Sequence[str]:
+        """The options, with their values, that stand before the first word; and a `--`."""
+        parsed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        words = parsed.get("words")
+        return args[: len(args) - len(words)] if isinstance(words, tuple) else args
 
 
 _OWN = [
@@ -140,12 +145,22 @@ def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[
     if command and command[0] == "--":
         return word, command[1:]
     if command and command[0].startswith("-"):
-        options = [*command, word]
         raise UsageError(
             f"options stand before the profile, and '{command[0]}' stands behind '{word}'",
-            f"{path} {_joined(options)}",
+            f"{path} {_joined(_corrected(word, command))}",
         )
     return word, command
+
+
+def _corrected(word: str, command: Sequence[str]) -> list[str]:
+    """The words with the options among them first."""
+    context = click.get_current_context()
+    assert isinstance(context.command, BoxCommand)
+    try:
+        options = list(context.command.options_of(context, command))
+    except click.UsageError:
+        options = list(command)
+    return [*options, word, *command[len(options) :]]
 
 
 def _joined(words: Sequence[str]) -> str:
@@ -246,6 +261,11 @@ def _dry_run(request: Request, planned: Callable[[Facts], Plan], facts: Facts) -
             app.screen.say(f"assumed: an engine that knows --gpus ({error.problem})")
     plan = planned(facts)
     _say_notes(request, plan)
+    if plan.as_caller:
+        app.screen.say(
+            f"not in the line: {plan.as_caller.name}'s name, groups and home, put into the box"
+            " before it starts"
+        )
     if hidden := translate.hidden(plan):
         app.screen.say(f"not shown: {', '.join(hidden)}; export before you use the line")
     print(translate.docker_run_line(plan, breaks=sys.stdout.isatty()))  # noqa: T201
@@ -302,7 +322,13 @@ def _announce(request: Request, engine: Engine, started: Started) -> None:
 def jupyter(app: App, parameters: dict[str, Any]) -> int:
     from gpubox.jupyter import new_token
 
-    request = _request(app, parameters, parameters["words"], {}, default="default_jupyter")
+    words = parameters["words"]
+    if len(words) > 1:
+        raise UsageError(
+            f"jupyter takes no COMMAND, and '{words[1]}' stands behind '{words[0]}'",
+            f"gpubox run {_joined(words)}",
+        )
+    request = _request(app, parameters, words, {}, default="default_jupyter")
     ask = replace(
         request.ask,
         kind="jupyter",

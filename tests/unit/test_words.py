@@ -1,0 +1,100 @@
+"""The words of a command: where PROFILE ends and COMMAND begins."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from gpubox.cli import _run
+
+
+def line(capsys: pytest.CaptureFixture[str], words: str) -> str:
+    code = _run([*shlex.split(words)])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return captured.out.strip()
+
+
+def failure(capsys: pytest.CaptureFixture[str], words: str) -> tuple[int, str]:
+    code = _run([*shlex.split(words)])
+    return code, capsys.readouterr().err
+
+
+DRY = "--dry-run --gpus none"
+
+
+@pytest.mark.parametrize(
+    ("words", "end"),
+    [
+        (f"run {DRY} cuda8-cudnn5", " nvidia/cuda:8.0-cudnn5-devel"),
+        (f"run {DRY}", " pytorch/pytorch:2.8.0-cuda12.6-cudnn9-runtime"),
+        (f"run {DRY} -- nvidia-smi -L", "-cudnn9-runtime nvidia-smi -L"),
+        (f"run {DRY} -- cuda8-cudnn5", "-cudnn9-runtime cuda8-cudnn5"),
+        (f"run {DRY} cuda8-cudnn5 -- ls -l", ":8.0-cudnn5-devel ls -l"),
+        (f"run {DRY} cuda8-cudnn5 ls -- -l", ":8.0-cudnn5-devel ls -- -l"),
+        (f"run {DRY} a/b:c python -d x", " a/b:c python -d x"),
+        (f"run {DRY} cuda8-cudnn5 sh -c 'echo $HOME \"x\"'", "sh -c 'echo $HOME \"x\"'"),
+        (f"mount {DRY} /tmp:/data cuda8-cudnn5 ls /data", ":8.0-cudnn5-devel ls /data"),
+        (f"mount {DRY} /tmp:/data", "-cudnn9-runtime"),
+        (f"mount {DRY} /tmp:/data /:/host:rw a/b ls", " a/b ls"),
+    ],
+)
+def test_the_words_are_profile_and_command(
+    capsys: pytest.CaptureFixture[str], words: str, end: str
+) -> None:
+    assert line(capsys, words).endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("run nvidia-smi -L", 125, "as a command: gpubox run -- nvidia-smi -L"),
+        ("run --dry-run cuda8-cudn5", 125, "did you mean 'cuda8-cudnn5'?"),
+        ("run cuda8-cudnn5 --gpus all ls", 125, "gpubox run --gpus all cuda8-cudnn5 ls"),
+        ("run --gpus", 125, "requires an argument"),
+        ("run --bogus", 125, "no such option"),
+        ("mount", 125, "gpubox mount /data/imagenet:/data"),
+        ("mount nodata cuda8-cudnn5", 125, "'nodata' is neither HOST_PATH:BOX_PATH"),
+        ("mount /x:y cuda8-cudnn5", 125, "'y' is not an absolute path in the box"),
+        ("jupyter cuda8-cudnn5 ls", 125, "jupyter takes no COMMAND"),
+        ("jupyter --port 99999", 125, "99999"),
+        ("profiles nope", 2, "no profile 'nope'"),
+        ("exec x", 2, "here it is:"),
+        ("rnu", 2, "did you mean 'run'?"),
+        ("cuda8-cudnn5", 2, "it is a profile: gpubox run cuda8-cudnn5"),
+        ("-f nope.yaml profiles", 1, "nope.yaml: no such file"),
+        ("ps extra", 2, "extra"),
+    ],
+)
+def test_a_mistake_is_answered_with_the_way(
+    capsys: pytest.CaptureFixture[str], words: str, code: int, said: str
+) -> None:
+    got, err = failure(capsys, words)
+    assert said in err
+    assert got == code
+    assert err.startswith("gpubox: ")
+
+
+def test_a_starter_file_is_written_once_and_valid(
+    capsys: pytest.CaptureFixture[str], tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    assert _run(["init"]) == 0
+    assert line(capsys, f"run {DRY}").endswith("-cudnn9-runtime")
+    assert failure(capsys, "init")[0] == 2
+    assert "mine (default)" in line(capsys, "profiles")
+    assert "gpubox.yaml:" in line(capsys, "profiles mine")
+
+
+def test_nv_gpu_is_a_list_between_yaml_and_flags(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NV_GPU", "1")
+    monkeypatch.setenv("DOCKER_CONTEXT", "nowhere")
+    assert "--gpus device=1 " in line(capsys, "run --dry-run cuda8-cudnn5")
+    assert "--gpus all " in line(capsys, "run --dry-run --gpus all cuda8-cudnn5")
+    monkeypatch.setenv("NV_GPU", "all")
+    code, err = failure(capsys, "run --dry-run cuda8-cudnn5")
+    assert code == 125
+    assert "NV_GPU: gpus: 'all' is neither a GPU's index nor its UUID" in err
