@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import tarfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -72,6 +73,24 @@ class Hijacked:
     socket: socket.socket
     early: bytes
     answer: object
+
+
+class Exit:
+    """A box's end, to come: the descriptor is readable when it has ended."""
+
+    def __init__(self, box: str, answer: Any) -> None:
+        self.box, self.answer = box, answer
+
+    def fileno(self) -> int:
+        return int(self.answer.raw._fp.fp.fileno())
+
+    def code(self) -> int:
+        """The command's exit code; waits for it."""
+        with translated(self.box):
+            body = json.loads(self.answer.content)
+        if problem := (body.get("Error") or {}).get("Message"):
+            raise explain(problem, self.box)
+        return int(body["StatusCode"])
 
 
 class Engine:
@@ -171,12 +190,12 @@ class Engine:
 
     def read(self, box: str, path: str) -> str:
         """The text of a file in a box, running or not; empty where there is none."""
-        try:
-            with translated(box):
+        with translated(box):
+            try:
                 parts, _ = self.api.get_archive(box, f"/{path}")
-                packed = io.BytesIO(b"".join(parts))
-        except docker.errors.NotFound:
-            return ""
+            except docker.errors.NotFound:
+                return ""
+            packed = io.BytesIO(b"".join(parts))
         with tarfile.open(fileobj=packed) as tar:
             file = tar.extractfile(tar.getmembers()[0])
             return file.read().decode(errors="replace") if file else ""
@@ -188,7 +207,7 @@ class Engine:
 
     def remove(self, box: str) -> None:
         """Remove a container with its nameless volumes, running or not; gone already is fine."""
-        with suppress(docker.errors.NotFound), translated(box):
+        with translated(box), suppress(docker.errors.NotFound):
             self.api.remove_container(box, v=True, force=True)
 
     # --- the foreground
@@ -205,8 +224,8 @@ class Engine:
             raise EngineError("the foreground over this connection is not possible", "use -d")
         return Hijacked(plain, early, hijacked)
 
-    def exit_of(self, box: str) -> Callable[[], int]:
-        """Start to wait for the box's next end; call the result for its exit code.
+    def exit_of(self, box: str) -> Exit:
+        """Start to wait for the box's next end.
 
         Asked before the start, or a box that ends at once would never be heard of.
         """
@@ -216,15 +235,17 @@ class Engine:
                 url, params={"condition": "next-exit"}, timeout=None, stream=True
             )
             self.api._raise_for_status(answer)
+        return Exit(box, answer)
 
-        def code() -> int:
-            with translated(box):
-                body = json.loads(answer.content)
-            if problem := (body.get("Error") or {}).get("Message"):
-                raise explain(problem, box)
-            return int(body["StatusCode"])
+    def out_of_memory(self, box: str) -> bool:
+        """Whether the box, or a process in it, was killed for want of memory; removed or not.
 
-        return code
+        Read from the engine's past events, for a box that is removed takes its state along.
+        """
+        wanted = {"container": [box], "event": ["oom"]}
+        with translated(box):
+            events = self.api.events(since=0, until=int(time.time()) + 1, filters=wanted)
+            return any(True for _ in events)
 
     def resize(self, box: str, rows: int, columns: int) -> bool:
         """Tell a box's terminal its size; False where its process does not run yet."""
@@ -241,7 +262,7 @@ class Engine:
 
     def wait_removed(self, box: str) -> None:
         """Wait until the engine has removed a box that it removes by itself."""
-        with suppress(docker.errors.NotFound), translated(box):
+        with translated(box), suppress(docker.errors.NotFound):
             self.api.wait(box, condition="removed")
 
     # --- boxes
@@ -378,8 +399,6 @@ def translated(it: str) -> Iterator[None]:
         yield
     except docker.errors.ImageNotFound as error:
         raise ImageMissing(f"no image {it} on the engine", exit_code=125) from error
-    except docker.errors.NotFound:
-        raise
     except docker.errors.APIError as error:
         raise _explained(error, it) from error
     except (

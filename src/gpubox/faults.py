@@ -87,7 +87,8 @@ FAULTS = (
     ),
     Fault(
         r"listen \w+ (?P<what>\S+): bind: address already in use|"
-        r"failed to bind host port (?:for )?(?P<what2>\S+?):? .*address already in use",
+        r"failed to bind host port (?:for )?(?P<what2>(?:\[\S*?\]|[^\s:]+):\d+)?"
+        r".*address already in use",
         "port {what} is taken by a program on this machine",
         "ss -ltnp shows which; take another port with -p",
     ),

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from gpubox import catalog, faults, terminal, values
-from gpubox.engine import Engine, Hijacked, ImageMissing
+from gpubox.engine import Engine, Exit, Hijacked, ImageMissing
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid
 from gpubox.identity import GROUP, PASSWD, archive
 from gpubox.plan import Facts, Plan
-from gpubox.terminal import How
+from gpubox.terminal import Ending, How
 from gpubox.translate import arguments
 
 DELETED = "deleted"
@@ -39,11 +39,19 @@ class Screen(Protocol):
 
 @dataclass(frozen=True)
 class Foreground:
-    """What staying with a box takes: its streams, its exit code to be waited for, our signals."""
+    """What staying with a box takes: its streams, its end to be waited for, our signals."""
 
     streams: Hijacked
-    exit_code: Callable[[], int]
+    exit: Exit
     signals: terminal.Signals
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a foreground ended: the exit code for the shell, and whether the box runs on."""
+
+    exit_code: int
+    runs_on: bool
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,10 @@ class Launch:
         """Start the box in the background."""
         return self._replanned(facts, self._start_detached)
 
-    def foreground(self, facts: Facts, on_start: Callable[[Started], None]) -> tuple[Started, int]:
-        """Start the box, stay with it until it ends or is left; with the exit code."""
+    def foreground(
+        self, facts: Facts, on_start: Callable[[Started], None]
+    ) -> tuple[Started, Outcome]:
+        """Start the box and stay with it until it ends or is left."""
         with ExitStack() as held:
             started = self._replanned(facts, partial(self._start_attached, held))
             on_start(started)
@@ -152,10 +162,10 @@ class Launch:
             box = self._create(plan)
             with self._or_removed(box):
                 streams = self.engine.attach(box, stdin=plan.interactive)
-                exit_code = self.engine.exit_of(box)
+                ended = self.engine.exit_of(box)
                 self.engine.start(box, plan.image)
             held.push(attempt.pop_all())
-            return Started(box, plan, Foreground(streams, exit_code, signals))
+            return Started(box, plan, Foreground(streams, ended, signals))
 
     @contextmanager
     def _or_removed(self, box: str) -> Iterator[None]:
@@ -201,36 +211,47 @@ def _missing(image: str) -> EngineError:
 # --- the foreground
 
 
-def accompany(engine: Engine, started: Started) -> int:
-    """Be the box's terminal or pipes until it ends or is left, and give the exit code."""
+def accompany(engine: Engine, started: Started) -> Outcome:
+    """Be the box's terminal or pipes until it ends or is left."""
     box, plan, own = started.box, started.plan, started.foreground
     assert own is not None, "a box in the foreground"
+
+    def forward(arrived: signal.Signals) -> None:
+        engine.signal(box, arrived.name)
+
     ending = terminal.attach(
         terminal.SocketStream(own.streams.socket, own.streams.early),
         own.signals,
         tty=plan.tty,
         stdin=plan.interactive,
-        forward=lambda arrived: engine.signal(box, arrived.name),
+        forward=forward,
         resize=partial(engine.resize, box) if plan.tty else None,
         detach_keys=terminal.detach_sequence(engine.detach_keys),
     )
+    if ending.how is How.ENDED:
+        # its output is over, which is not yet its end
+        ending = terminal.outlast(own.exit.fileno(), own.signals, tty=plan.tty, forward=forward)
+    return _outcome(engine, started, own, ending)
+
+
+def _outcome(engine: Engine, started: Started, own: Foreground, ending: Ending) -> Outcome:
     match ending.how:
         case How.ENDED:
-            return _ended(engine, started, own)
+            return Outcome(_exit_code(engine, started, own), runs_on=False)
         case How.DETACHED:
-            return 0
+            return Outcome(0, runs_on=True)
         case How.OUTPUT_GONE:
-            engine.signal(box, "SIGKILL")
-            return 128 + signal.SIGPIPE
+            engine.signal(started.box, "SIGKILL")
+            return Outcome(128 + signal.SIGPIPE, runs_on=False)
         case How.TERMINAL_GONE:
-            return 128 + signal.SIGHUP
+            return Outcome(128 + signal.SIGHUP, runs_on=True)
         case How.TERMINATED | How.FORCED:
-            return 128 + (ending.signal or 0)
+            return Outcome(128 + (ending.signal or 0), runs_on=True)
 
 
-def _ended(engine: Engine, started: Started, own: Foreground) -> int:
-    code = own.exit_code()
-    if started.plan.rm:
+def _exit_code(engine: Engine, started: Started, own: Foreground) -> int:
+    code, plan = own.exit.code(), started.plan
+    if plan.rm:
         # or the next box of this name would find it taken
         engine.wait_removed(started.box)
     return code

@@ -183,6 +183,15 @@ def _set_raw(fd: int) -> None:
         tty_modes.setraw(fd, termios.TCSANOW)
 
 
+def _is_terminal(fd: int) -> bool:
+    """Also one that has hung up, which isatty() denies."""
+    try:
+        termios.tcgetattr(fd)
+    except termios.error as error:
+        return bool(error.args[0] == errno.EIO)
+    return True
+
+
 class _Standard:
     """One of our standard streams, for one direction, so that no use of it blocks the loop.
 
@@ -193,7 +202,7 @@ class _Standard:
 
     def __init__(self, fd: int, flags: int) -> None:
         self.fd = self._given = fd
-        self.is_terminal = os.isatty(fd)
+        self.is_terminal = _is_terminal(fd)
         self._careful = False
         with suppress(OSError):
             mode = os.fstat(fd).st_mode
@@ -574,7 +583,7 @@ def outlast(
 
     A box may close its output long before it ends: `exec >/dev/null 2>&1; sleep 1000`.
     """
-    heed = _Heed(forward, keyboard=tty, at_terminal=os.isatty(stdin_fd))
+    heed = _Heed(forward, keyboard=tty, at_terminal=_is_terminal(stdin_fd))
     poll = select.poll()
     for fd in (exited, signals.fileno()):
         poll.register(fd, select.POLLIN)

@@ -160,11 +160,20 @@ def test_a_program_that_cannot_run_is_named_with_docker_runs_exit_code(
     code: int,
     detach: list[str],
 ) -> None:
-    done = gpubox("run", *detach, PROFILE, command)
+    done = gpubox("run", *detach, "--no-init", PROFILE, command)
     assert done.returncode == code, done.stderr
     assert f"'{command}'" in done.stderr.decode()
     assert done.stderr.count(b"\n") == 2  # a sentence and a fix
     assert names(client) == []
+
+
+@pytest.mark.parametrize(("command", "code"), [("nvdia-smi", 127), ("/tmp", 126)])
+def test_with_an_init_such_a_program_is_named_with_the_same_exit_code(
+    engine: PrivateEngine, gpubox: Gpubox, command: str, code: int
+) -> None:
+    done = gpubox("run", "--init", PROFILE, command)
+    assert done.returncode == code
+    assert command in done.stderr.decode()
 
 
 @pytest.mark.parametrize(
@@ -197,13 +206,13 @@ def test_every_failure_of_gpuboxs_own_is_125_and_leaves_nothing(
         ("profiles: {a: {imgae: x}}", "imgae"),
         ("profiles: {a: {image: x, extends: b}}", "'b'"),
         ("profiles: {a: {image: x, gpus: '0'}}", "device=0"),
-        ("profiles: [", "gpubox.yaml:"),
+        ("profiles: [", "not YAML"),
     ],
 )
 def test_a_faulty_profile_is_125_and_says_where(gpubox: Gpubox, yaml: str, problem: str) -> None:
     (gpubox.cwd / "gpubox.yaml").write_text(yaml + "\n")
     text = said(gpubox("run", "a", "true"))
-    assert "gpubox.yaml:1" in text
+    assert text.startswith("gpubox: gpubox.yaml:")
     assert problem in text
 
 

@@ -719,6 +719,17 @@ def test_a_closing_terminal_leaves_the_box_without_a_word(tty: bool) -> None:
         assert received(person.box) == b""
 
 
+@pytest.mark.parametrize("tty", [True, False])
+def test_a_terminal_that_closed_before_we_had_it_leaves_the_box_too(
+    pipes: Pipes, tty: bool
+) -> None:
+    master, slave = pty.openpty()
+    os.close(pipes.fds[0])
+    pipes.fds[0] = slave
+    os.close(master)
+    assert pipes.attach(tty=tty) == Ending(How.TERMINAL_GONE)
+
+
 def test_output_to_a_closed_pipe_gives_the_terminal_back() -> None:
     reader, writer = os.pipe()
     with at_terminal(stdout=writer) as person:

@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from gpubox.cli.app import App, app, flags, settings_options
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
+from gpubox.values import size_text
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
-    from gpubox.launch import Launch, Started
+    from gpubox.launch import Launch, Outcome, Started
     from gpubox.plan import Ask, Facts, Plan
     from gpubox.profile import Profile
 
@@ -293,11 +294,25 @@ def _launch(
             screen.say(f"enter it: docker attach {started.plan.name}")
         click.echo(started.plan.name)
         return 0
-    started, code = launch.foreground(facts, lambda begun: _announce(request, engine, begun))
-    if not started.plan.rm and sys.stderr.isatty():
-        name = started.plan.name
+    started, outcome = launch.foreground(facts, lambda begun: _announce(request, engine, begun))
+    _part(request, engine, started, outcome)
+    return outcome.exit_code
+
+
+def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) -> None:
+    """The last lines: what became of the box, and how to come back to it."""
+    screen, name, plan = request.app.screen, started.plan.name, started.plan
+    if outcome.exit_code and not outcome.runs_on and engine.out_of_memory(started.box):
+        limit = f"-m {size_text(plan.mem_limit)}" if plan.mem_limit else "the machine's memory"
+        screen.warn(
+            f"a process in {name} was killed: main memory (not the GPU's) ran out within {limit}"
+        )
+    if not sys.stderr.isatty():
+        return
+    if outcome.runs_on:
+        screen.say(f"{name} runs on: docker attach {name} comes back, docker stop {name} ends it")
+    elif not plan.rm:
         screen.say(f"{name} is kept: docker start -ai {name} comes back, docker rm {name} removes")
-    return code
 
 
 def _announce(request: Request, engine: Engine, started: Started) -> None:
