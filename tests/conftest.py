@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +13,12 @@ import pytest
 from lab.program import clean
 
 UNIT = Path(__file__).parent / "unit"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-snapshots", action="store_true", help="write tests/unit/snapshots anew"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +41,19 @@ def _no_docker_in_unit_tests(
 
 def _refuse(_: socket.socket, address: object) -> NoReturn:
     raise AssertionError(f"unit tests do not reach Docker, or any other address: {address}")
+
+
+@pytest.fixture
+def snapshot(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a text, whole, with the file of this name in tests/unit/snapshots; or write it."""
+    update = request.config.getoption("--update-snapshots")
+
+    def compare(name: str, text: str) -> None:
+        path = UNIT / "snapshots" / name
+        if update:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, "utf-8")
+        assert path.is_file(), f"no {path.name}: pytest --update-snapshots writes it"
+        assert text == path.read_text("utf-8")
+
+    return compare

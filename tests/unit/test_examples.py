@@ -1,0 +1,128 @@
+"""The examples and the help, whole: what they become is a file, and a change shows as its diff."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from docker.models import containers
+
+from gpubox.cli import cli
+from gpubox.cli.app import SECTIONS
+from gpubox.layers import Layer, layers, read
+from gpubox.plan import Ask, Caller, Facts, Plan, plan
+from gpubox.profile import Config
+from gpubox.translate import arguments, docker_run_line
+
+ROOT = Path(__file__).parents[2]
+SNAPSHOTS = Path(__file__).with_name("snapshots")
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.yaml"))
+COMMANDS = sorted(name for section in SECTIONS.values() for name in section)
+FOR_EVERYBODY = {"class", "lab-wide"}  # written for /etc/gpubox/config.yaml
+WORK = Path("/home/anna/work")
+ANNA = Caller(
+    name="anna",
+    uid=1000,
+    gid=1000,
+    groups={1000: "anna"},
+    home=Path("/home/anna"),
+    folder=WORK,
+    environ={"HOME": "/home/anna", "USER": "anna", "WANDB_API_KEY": "s3cret"},
+    stdin_is_terminal=False,
+    stdout_is_terminal=False,
+)
+
+Snapshot = Callable[[str, str], None]
+
+
+def config(example: str, environ: Mapping[str, str] = ANNA.environ) -> Config:
+    """The built-in layer and the example's file, as if it lay in a fixed folder."""
+    built_in, _ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)
+    shared = example in FOR_EVERYBODY
+    folder = Path("/etc/gpubox") if shared else WORK
+    text = (ROOT / "examples" / f"{example}.yaml").read_text("utf-8")
+    own = Layer(f"{example}.yaml", read(text, f"{example}.yaml", folder), shared)
+    return Config((built_in[0], own), environ, WORK)
+
+
+def plans(example: str) -> Iterator[Plan]:
+    """A plan of each profile that the example speaks of; of its notebook as `jupyter` makes it."""
+    found = config(example)
+    own = found.layers[1].settings
+    notebook = found.default("default_jupyter") if "default_jupyter" in own else ""
+    profiles = own["profiles"].value
+    assert isinstance(profiles, dict)
+    for name in dict.fromkeys([*profiles, found.default(), *filter(None, [notebook])]):
+        ask = Ask(kind="jupyter", detach=True, token="s3cret") if name == notebook else Ask()
+        yield plan(found.profile(name), ask, Facts(caller=ANNA))
+
+
+@pytest.fixture(autouse=True)
+def _one_version_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpubox.plan.__version__", "VERSION")
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_becomes_these_containers(example: str, snapshot: Snapshot) -> None:
+    made = {
+        each.profile: {
+            "docker-py": arguments(each).run,
+            "host_config": arguments(each).host_config,
+            "docker run": docker_run_line(each),
+        }
+        for each in plans(example)
+    }
+    snapshot(f"{example}.json", json.dumps(made, indent=2) + "\n")
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_docker_py_knows_every_argument(example: str) -> None:
+    check: Any = containers._create_container_args  # type: ignore[attr-defined]
+    for each in plans(example):
+        low_level = check(arguments(each).run | {"version": "1.41"})
+        assert low_level["image"] == each.image
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_needs_no_variable(example: str) -> None:
+    bare = config(example, environ={})
+    for name in bare.names():
+        assert bare.profile(name).image
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_says_what_it_and_each_of_its_profiles_is_for(example: str) -> None:
+    assert (ROOT / "examples" / f"{example}.yaml").read_text("utf-8").startswith("# ")
+    found = config(example)
+    assert all(found.profile(name).description for name in found.names())
+
+
+def test_no_printed_line_of_an_example_shows_a_secret() -> None:
+    lines = [docker_run_line(each) for example in EXAMPLES for each in plans(example)]
+    assert any("-e WANDB_API_KEY " in line for line in lines)
+    assert any("-e JUPYTER_TOKEN " in line for line in lines)
+    assert not any("s3cret" in line for line in lines)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_says_this(command: str, snapshot: Snapshot) -> None:
+    words = [*filter(None, [command]), "--help"]
+    said = CliRunner().invoke(cli, words, prog_name="gpubox", terminal_width=100)
+    assert said.exit_code == 0
+    snapshot("-".join(["help", *words[:-1]]) + ".txt", said.output)
+
+
+def test_every_snapshot_is_of_something() -> None:
+    expected = {f"{example}.json" for example in EXAMPLES} | {"help.txt"}
+    expected |= {f"help-{command}.txt" for command in COMMANDS}
+    assert {path.name for path in SNAPSHOTS.iterdir()} == expected
+
+
+def test_the_readme_shows_every_command_and_every_example() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert [command for command in COMMANDS if f"gpubox {command}" not in readme] == []
+    assert [example for example in EXAMPLES if f"{example}.yaml" not in readme] == []

@@ -1,0 +1,190 @@
+"""The import rule: which module knows what, read from the source; and what a quick word loads."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gpubox
+
+SOURCE = Path(gpubox.__file__).parent
+
+# Each module, and the others that it may know. What is pure is tested without an outside world.
+PURE = {
+    "errors": "",
+    "progress": "",
+    "values": "",
+    "catalog": "errors",
+    "faults": "errors",
+    "docker_words": "errors values",
+    "settings": "docker_words errors layers values",
+    "profile": "catalog errors layers settings values",
+    "plan": "__init__ docker_words errors profile values",
+    "translate": "docker_words plan settings",
+    "identity": "plan",
+}
+ACTING = {
+    "__init__": "",
+    "__main__": "cli",
+    "layers": "errors",
+    "host": "errors plan values",
+    "contexts": "errors",
+    "terminal": "errors",
+    "jupyter": "",
+    "engine": "contexts docker_words errors faults plan",
+    "launch": "catalog engine errors faults identity plan terminal translate values",
+    "render": "progress",
+}
+CLI = (
+    "__init__ cli contexts engine errors host jupyter launch layers plan profile render settings"
+    " translate values"
+)
+
+DOORS = {
+    "yaml": {"layers"},
+    "docker": {"engine"},
+    "requests": {"engine"},
+    "urllib3": {"engine"},
+    "rich": {"render"},
+    "click": {"cli"},
+}
+# Any module may make records of it; reading and checking with it is the settings' alone.
+RECORDS = {"Struct", "structs", "field"}
+
+OUTSIDE = set(
+    "asyncio ctypes datetime fcntl getpass glob grp http importlib locale logging multiprocessing"
+    " os platform pty pwd random resource secrets select selectors shutil signal socket ssl stat"
+    " subprocess sys tempfile termios threading time tty urllib uuid".split()
+)
+OUTSIDE_OF_PATHS = set(
+    "chmod cwd exists expanduser glob home is_dir is_file iterdir lstat mkdir open owner read_bytes"
+    " read_text readlink rename resolve rglob samefile stat touch unlink write_bytes"
+    " write_text".split()
+)
+EXCEPT = {
+    ("catalog", "read_text"),  # its own data/cuda.json
+    ("values", "expanduser"),  # ~ in a path is the caller's home
+}
+
+
+def module_of(path: Path) -> str:
+    """The room a file belongs to: all of cli/ is one."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+ALLOWED = {name: set(known.split()) for name, known in (PURE | ACTING | {"cli": CLI}).items()}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The full name of every imported module, inside functions too; `gpubox.NAME` for our own."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide what they name"
+            if node.module == "gpubox":
+                yield from (f"gpubox.{alias.name}" for alias in node.names)
+            else:
+                yield str(node.module)
+
+
+def own(names: Iterator[str]) -> set[str]:
+    rooms = {path.name.removesuffix(".py") for path in SOURCE.iterdir()}
+    parts = [name.split(".")[1:] for name in names if name.split(".")[0] == "gpubox"]
+    return {part[0] if part and part[0] in rooms else "__init__" for part in parts}
+
+
+def attributes(tree: ast.AST, of: str = "") -> set[str]:
+    return {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and (not of or (isinstance(node.value, ast.Name) and node.value.id == of))
+    }
+
+
+def parsed(path: Path) -> ast.AST:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def test_every_module_has_its_place() -> None:
+    assert {module_of(path) for path in FILES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_knows_only_those_below_it(path: Path) -> None:
+    assert own(imports(parsed(path))) - ALLOWED[module_of(path)] == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_each_library_has_one_door(path: Path) -> None:
+    tree, module = parsed(path), module_of(path)
+    for name in imports(tree):
+        library = name.split(".")[0]
+        assert library in sys.stdlib_module_names | DOORS.keys() | {"gpubox", "msgspec"}, name
+        assert module in DOORS.get(library, {module}), f"{name} comes in by {DOORS[library]}"
+    if module != "settings":
+        assert attributes(tree, of="msgspec") <= RECORDS
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_a_pure_module_imports_no_outside_world(module: str) -> None:
+    tree = parsed(SOURCE / f"{module}.py")
+    names = {name for name in imports(tree) if name != "os.path"}
+    assert {name.split(".")[0] for name in names} & OUTSIDE == set()
+    used = {(module, name) for name in attributes(tree) & OUTSIDE_OF_PATHS}
+    assert used - EXCEPT == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_below_the_command_line_prints_or_exits(path: Path) -> None:
+    module = module_of(path)
+    if module == "cli":
+        return
+    tree = parsed(path)
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert named & {"print", "input", "exit", "quit", "SystemExit"} == set()
+    assert attributes(tree, of="sys") & {"exit"} == set()
+    assert attributes(tree, of="os") & {"_exit", "abort"} == set()
+    if module != "render":
+        assert attributes(tree, of="sys") & {"stdin", "stdout", "stderr"} == set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_opens_with_what_passes_through_it(path: Path) -> None:
+    tree = parsed(path)
+    assert isinstance(tree, ast.Module)
+    text = ast.get_docstring(tree) or ""
+    assert 1 <= len([line for line in text.splitlines() if line]) <= 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["run", "--dry-run", "--gpus", "none", "cuda8-cudnn5"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_engine_loads_neither_docker_py_nor_rich(words: list[str]) -> None:
+    program = (
+        "import json, sys\n"
+        "from gpubox.cli import _run\n"
+        f"code = _run({words!r})\n"
+        "print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    code, loaded = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0
+    assert {"docker", "requests", "urllib3", "rich"} & set(loaded) == set()
