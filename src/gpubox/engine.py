@@ -279,6 +279,17 @@ class Engine:
             found = self.api.containers(all=True)
         return frozenset(name.lstrip("/") for item in found for name in item.get("Names") or ())
 
+    def publishers(self) -> dict[int, str]:
+        """Who publishes which port of the engine's machine, in words."""
+        with translated("the engine"):
+            found = self.api.containers()
+        return {
+            port["PublicPort"]: _publisher(item)
+            for item in found
+            for port in item.get("Ports") or ()
+            if port.get("PublicPort")
+        }
+
     def state(self, box: str) -> Mapping[str, Any]:
         with translated(box):
             return dict(self.api.inspect_container(box)["State"])
@@ -461,6 +472,12 @@ def _box(item: Mapping[str, Any]) -> Box:
         ports=tuple(sorted({_published(port) for port in item.get("Ports") or ()} - {""})),
         **said,
     )
+
+
+def _publisher(item: Mapping[str, Any]) -> str:
+    name = (item.get("Names") or ["/"])[0].lstrip("/")
+    owner = (item.get("Labels") or {}).get("gpubox.owner")
+    return f"{owner}'s box {name}" if owner else f"the container {name}"
 
 
 def _published(port: Mapping[str, Any]) -> str:

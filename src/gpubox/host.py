@@ -64,6 +64,32 @@ def _window() -> tuple[int, int] | None:
     return (size.lines, size.columns) if size.lines and size.columns else None
 
 
+def port_holder(number: int) -> str | None:
+    """The program that listens on a TCP port, as far as the caller may see: `python3 (pid 7)`."""
+    sockets = {f"socket:[{inode}]" for inode in _listening(number)}
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(descriptor.readlink()) in sockets:
+                process = descriptor.parents[1]
+                name = (process / "comm").read_text().strip()
+                return f"{name} (pid {process.name})"
+        except OSError:
+            continue  # ended meanwhile, or another user's
+    return None
+
+
+def _listening(number: int) -> Iterable[str]:
+    """The inodes of sockets that listen on a port, by proc(5)'s tables."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == number:
+                yield fields[9]
+
+
 def read_files(paths: Iterable[str]) -> dict[str, str]:
     """The text of each file, by path; an unreadable one is an error that names it."""
     found = {}

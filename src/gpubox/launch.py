@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from gpubox import catalog, faults, terminal, values
+from gpubox import catalog, faults, host, terminal, values
 from gpubox.engine import Engine, Exit, Hijacked, ImageMissing
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid
@@ -118,7 +118,22 @@ class Launch:
         chosen = plan.kind == "jupyter" and not plan.port_by_caller
         if faults.is_port_taken(refusal.text) and chosen and facts.jupyter_port < 65535:
             return replace(facts, jupyter_port=facts.jupyter_port + 1)
+        if faults.is_port_taken(refusal.text):
+            raise self._port_taken(plan, refusal)
         raise refusal
+
+    def _port_taken(self, plan: Plan, refusal: EngineSaid) -> EngineError:
+        """The refusal with the name of who has the port, where that can be known."""
+        wanted = [port.host for port in plan.ports if port.host and port.host in refusal.text]
+        if len(wanted) != 1 or not wanted[0].isdigit():
+            return refusal
+        number = int(wanted[0])
+        holder = self.engine.publishers().get(number)
+        if not holder and self.engine.endpoint.local:
+            holder = host.port_holder(number)
+        flag = "--port" if plan.kind == "jupyter" else "-p"
+        problem = f"port {number} is taken by {holder}" if holder else refusal.problem
+        return EngineError(problem, f"take another port with {flag}", exit_code=125)
 
     # --- images
 

@@ -317,8 +317,10 @@ def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) 
 
 def _announce(request: Request, engine: Engine, started: Started) -> None:
     """What a person must know of a box that has just started: notes, and where it listens."""
-    from gpubox import jupyter
+    from gpubox import jupyter, translate
 
+    if request.app.verbose:
+        request.app.screen.say(translate.docker_run_line(started.plan))
     _say_notes(request, started.plan)
     for port in started.plan.ports:
         bound = engine.published(started.box, port.key)
