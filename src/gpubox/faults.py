@@ -39,7 +39,7 @@ FAULTS = (
         f" && sudo systemctl restart docker; {WITHOUT_GPU}",
     ),
     Fault(
-        r"unresolvable CDI devices (?P<what>[^\s:\"]+)",
+        r"unresolvable CDI devices (?P<what>[^\s,\"]*[^\s,:\"](?:, [^\s,\"]*[^\s,:\"])*)",
         "the engine has no GPU '{what}' among its CDI devices",
         f"nvidia-ctk cdi list shows them; sudo nvidia-ctk cdi generate renews them; {WITHOUT_GPU}",
     ),
@@ -115,6 +115,11 @@ FAULTS = (
         "make it there first, or correct the path",
     ),
     Fault(
+        r"invalid mount config for type \"bind\": stat (?P<what>[^:]+): permission denied",
+        "the engine, which is root, may not look into {what}",
+        "a network file system that mistrusts root (root_squash) must let others pass",
+    ),
+    Fault(
         r"error mounting \"(?P<what>[^\"]+)\" to rootfs at \"(?P<to>[^\"]+)\".*not a directory",
         "{what} and {to} in the box cannot be mounted on each other: one is a file, one a folder",
     ),
@@ -129,7 +134,9 @@ FAULTS = (
         "sudo mount --make-rshared {what}, or leave the propagation out",
     ),
     Fault(
-        r"error gathering device information while adding custom device \"(?P<what>[^\"]+)\"",
+        r"error gathering device information while adding custom device \"(?P<what>[^\"]+)\"|"
+        # Podman's, of a CDI name
+        r"(?P<what2>/dev/[^\s:\"]+|[\w.-]+/[\w-]+=[^\s:\"]+): no such file or directory",
         "no device {what} on the engine's machine",
         "correct the path behind --device",
     ),
@@ -139,8 +146,8 @@ FAULTS = (
         "leave --ulimit memlock out, or let the engine's service have LimitMEMLOCK=infinity",
     ),
     Fault(
-        r"error setting rlimit[^:]*: (?P<what>.+)",
-        "the engine may not set a limit: {what}",
+        r"error setting rlimit type (?P<what>\d+)",
+        "the engine may not set a limit (rlimit type {what})",
         "leave the --ulimit out, or raise the limits of the engine's service",
     ),
     # --- the command
@@ -166,7 +173,7 @@ FAULTS = (
     Fault(
         r"exec: \"(?P<what>[^\"]*)\": (?:stat [^:]*: )?"
         r"(?:executable file not found|no such file or directory)|"
-        r"stat (?P<what2>\S+): no such file or directory",
+        r"^stat (?P<what2>/\S+): no such file or directory",
         "there is no program '{what}' in {it}",
         "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are",
         127,
@@ -191,7 +198,7 @@ FAULTS = (
     ),
     Fault(
         r"[Rr]ange of CPUs is from (?P<what>.+?), as",
-        "so many CPUs there are not: from {what}",
+        "the engine's machine has fewer CPUs: it gives {what}",
         "nproc counts them",
     ),
     Fault(
@@ -227,7 +234,8 @@ FAULTS = (
     ),
     Fault(
         r"pull access denied|repository does not exist|requested access to the resource is denied|"
-        r"no basic auth credentials|unauthorized|401 Unauthorized|403 Forbidden|\bdenied\b",
+        r"no basic auth credentials|unauthorized|401 Unauthorized|403 Forbidden|"
+        r"(?<!permission )\bdenied\b",
         "the registry gives no {it}: there is none, or it wants a login",
         "check the name; docker login REGISTRY logs in",
     ),

@@ -93,26 +93,24 @@ def test_what_is_no_key_is_refused(text: str) -> None:
         terminal.detach_sequence(text)
 
 
-small = st.binary(max_size=6).map(lambda data: bytes(b"ab"[n % 2] for n in data))
+few_keys = st.text("ab", max_size=6).map(str.encode)
 
 
-@given(small.filter(bool), st.lists(small))
+@given(few_keys.filter(bool), few_keys, st.booleans(), st.lists(st.integers(1, 3), max_size=9))
 def test_the_detach_keys_are_found_however_they_are_split(
-    sequence: bytes, reads: list[bytes]
+    sequence: bytes, typed: bytes, detach: bool, cuts: list[int]
 ) -> None:
-    keys, passed = DetachKeys(sequence), b""
-    for typed in reads:
-        to_box, detached = keys.find(typed)
-        passed += to_box
-        if detached:
-            break
-    before, found, _ = b"".join(reads).partition(sequence)
-    if found:
-        assert passed == before
-    else:  # only what may still become the sequence is held back
-        held = before.removeprefix(passed)
-        assert before == passed + held
-        assert sequence.startswith(held)
+    typed += sequence * detach + b"a"
+    before, found, _ = typed.partition(sequence)
+    keys, passed, detached = DetachKeys(sequence), b"", False
+    for cut in [*cuts, len(typed)]:
+        if not detached:
+            to_box, detached = keys.find(typed[:cut])
+            passed, typed = passed + to_box, typed[cut:]
+    held = before.removeprefix(passed)
+    assert (passed + held, detached) == (before, bool(found))
+    assert sequence.startswith(held)  # only what may still become the sequence is held back
+    assert not (found and held)
 
 
 # --- pipes: attach() in this process, the box on the other end of a socket pair
@@ -388,7 +386,7 @@ def test_output_that_nobody_takes_holds_up_neither_input_nor_signals(
         pipes.box.settimeout(0.0)
         with suppress(BlockingIOError):
             while True:
-                pipes.box.send(frame(1, b"o" * 50_000))
+                pipes.box.send(frame(1, b"o" * 250_000))
         pipes.box.settimeout(DEADLINE)
         os.write(pipes.keys, b"typed")
         assert pipes.box.recv(5) == b"typed"
@@ -728,6 +726,15 @@ def test_a_terminal_that_closed_before_we_had_it_leaves_the_box_too(
     pipes.fds[0] = slave
     os.close(master)
     assert pipes.attach(tty=tty) == Ending(How.TERMINAL_GONE)
+
+
+def test_a_screen_that_closed_leaves_the_box_too(pipes: Pipes) -> None:
+    master, slave = pty.openpty()
+    os.close(pipes.fds[1])
+    pipes.fds[1] = slave
+    os.close(master)
+    pipes.box.sendall(frame(1, b"result"))
+    assert pipes.attach() == Ending(How.TERMINAL_GONE)
 
 
 def test_output_to_a_closed_pipe_gives_the_terminal_back() -> None:

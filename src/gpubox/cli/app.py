@@ -18,12 +18,13 @@ from gpubox.errors import UsageError, did_you_mean
 from gpubox.render import Screen
 
 if TYPE_CHECKING:
+    from gpubox.contexts import Endpoint
     from gpubox.engine import Engine
     from gpubox.plan import Caller
     from gpubox.profile import Config
 
 SECTIONS: dict[str, dict[str, str]] = {
-    "Start": {"run": "start", "jupyter": "start", "mount": "start"},
+    "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
     "Your boxes": {"ps": "boxes"},
     "Settings": {"profiles": "profiles", "init": "profiles"},
 }
@@ -85,11 +86,16 @@ class App:
             self.screen.warn(warning)
         return Config(tuple(found), caller.environ, caller.folder)
 
-    def connect(self) -> Engine:
+    @cached_property
+    def endpoint(self) -> Endpoint:
         from gpubox.contexts import endpoint
+
+        return endpoint(self.caller.environ, self.caller.home)
+
+    def connect(self) -> Engine:
         from gpubox.engine import connect
 
-        return connect(endpoint(self.caller.environ, self.caller.home))
+        return connect(self.endpoint)
 
 
 class Commands(click.Group):

@@ -1,180 +1,33 @@
-"""`run`, `mount` and `jupyter`: words become a profile, an ask and a plan, and the plan a box."""
+"""`run` and `mount`: a Request becomes a plan, and the plan a box."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 from msgspec.structs import replace
 
-from gpubox.cli.app import App, app, flags, settings_options
-from gpubox.errors import GpuboxError, UsageError, did_you_mean
+from gpubox.cli.app import App
+from gpubox.cli.words import Request, command, request
+from gpubox.errors import GpuboxError, UsageError
 from gpubox.values import size_text
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
     from gpubox.launch import Launch, Outcome, Started
-    from gpubox.plan import Ask, Facts, Plan
+    from gpubox.plan import Facts, Plan
     from gpubox.profile import Profile
 
-_DASHES = "gpubox.dashes"
-_JUPYTER_SECONDS = 120
-
-
-class BoxCommand(click.Command):
-    """A command whose words end in `[PROFILE|IMAGE] [COMMAND]...`.
-
-    Options stand before PROFILE, for all that follows it belongs to the command in the box; `--`
-    before any word says that there is no PROFILE.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.allow_interspersed_args = False
-        options = self.options_of(ctx, args)
-        ctx.meta[_DASHES] = bool(options) and options[-1] == "--"
-        return super().parse_args(ctx, args)
-
-    def options_of(self, ctx: click.Context, args: Sequence[str]) -> Sequence[str]:
-        """The options, with their values, that stand before the first word; and a `--`."""
-        parsed, _, _ = self.make_parser(ctx).parse_args(list(args))
-        words = parsed.get("words")
-        return args[: len(args) - len(words)] if isinstance(words, tuple) else args
-
-
-_OWN = [
-    click.Option(["-d", "--detach"], is_flag=True, help="Start it and return; print its name."),
-    click.Option(["-i", "--interactive"], is_flag=True, help="Forward standard input."),
-    click.Option(["-t", "--tty"], is_flag=True, default=None, help="Give the box a terminal."),
-    click.Option(["--name"], metavar="NAME", help="The box's name (PROFILE-USER, unless said)."),
-    click.Option(
-        ["--pull"],
-        type=click.Choice(["missing", "always", "never"]),
-        default="missing",
-        help="When to pull the image (missing, unless said).",
-    ),
-    click.Option(["--dry-run"], is_flag=True, help="Print the docker run line; change nothing."),
-    click.Option(["--ignore"], metavar="CHECK", multiple=True, help="Go on past this one check."),
-]
-
-
-def _command(
-    name: str, callback: Callable[..., int], help: str, extra: Sequence[click.Parameter] = ()
-) -> BoxCommand:
-    def call(**parameters: Any) -> int:
-        return callback(app(click.get_current_context()), parameters)
-
-    return BoxCommand(
-        name,
-        callback=call,
-        help=help,
-        params=[
-            click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar=_WORDS[name]),
-            *extra,
-            *_OWN,
-            *settings_options(),
-        ],
-    )
-
-
-_WORDS = {
-    "run": "[PROFILE|IMAGE] [COMMAND]...",
-    "mount": "SPEC... [PROFILE|IMAGE] [COMMAND]...",
-    "jupyter": "[PROFILE|IMAGE]",
-}
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What was typed, read: a profile and what belongs to this start."""
-
-    app: App
-    profile: Profile
-    ask: Ask
-    ignored: frozenset[str]
-    dry_run: bool
-    stays: bool = False
-
-
-def _request(
-    app: App,
-    parameters: dict[str, Any],
-    words: Sequence[str],
-    mounts: dict[str, Any],
-    default: str = "default",
-) -> Request:
-    from gpubox.layers import from_flags
-    from gpubox.plan import Ask
-
-    dashes = bool(click.get_current_context().meta.get(_DASHES))
-    word, command = _split(app, words, dashes, default)
-    given = flags(parameters)
-    for key, specs in mounts.items():
-        given[key] = [*specs, *given.get(key, ())]
-    layers = [from_flags(given, app.caller.folder)]
-    if gpus := app.caller.environ.get("NV_GPU"):
-        layers.insert(0, from_flags({"gpus": gpus.split(",")}, app.caller.folder, "NV_GPU"))
-    return Request(
-        app=app,
-        profile=app.config.profile(word, *layers),
-        ask=Ask(
-            command=tuple(command),
-            name=parameters["name"],
-            detach=parameters["detach"],
-            interactive=parameters["interactive"],
-            tty=parameters["tty"],
-            pull=parameters["pull"],
-        ),
-        ignored=frozenset(parameters["ignore"]),
-        dry_run=parameters["dry_run"],
-    )
-
-
-def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[str, Sequence[str]]:
-    """PROFILE and COMMAND among the words; without a PROFILE the default one."""
-    if not words or dashes:
-        return app.config.default(default), words
-    word, command = words[0], words[1:]
-    path = click.get_current_context().command_path
-    if not app.config.knows(word):
-        near = did_you_mean(word, app.config.names())
-        as_command = f"as a command: {path} -- {_joined(words)}"
-        hint = f"{near}; {as_command}" if near.startswith("did") else as_command
-        raise UsageError(f"no profile '{word}'", hint)
-    if command and command[0] == "--":
-        return word, command[1:]
-    if command and command[0].startswith("-"):
-        raise UsageError(
-            f"options stand before the profile, and '{command[0]}' stands behind '{word}'",
-            f"{path} {_joined(_corrected(word, command))}",
-        )
-    return word, command
-
-
-def _corrected(word: str, command: Sequence[str]) -> list[str]:
-    """The words with the options among them first."""
-    context = click.get_current_context()
-    assert isinstance(context.command, BoxCommand)
-    try:
-        options = list(context.command.options_of(context, command))
-    except click.UsageError:
-        options = list(command)
-    return [*options, word, *command[len(options) :]]
-
-
-def _joined(words: Sequence[str]) -> str:
-    import shlex
-
-    return shlex.join(words)
+Conduct = Callable[[Request, "Launch", "Facts"], int]
 
 
 # --- run
 
 
 def run(app: App, parameters: dict[str, Any]) -> int:
-    return _go(_request(app, parameters, parameters["words"], {}))
+    return go(request(app, parameters, parameters["words"], {}), _conduct)
 
 
 # --- mount
@@ -195,12 +48,12 @@ def mount(app: App, parameters: dict[str, Any]) -> int:
             else "what to mount is missing",
             "gpubox mount /data/imagenet:/data",
         )
-    request = _request(app, parameters, words, {"volumes": volumes, "datasets": datasets})
-    for folder in request.profile.volumes:
+    made = request(app, parameters, words, {"volumes": volumes, "datasets": datasets})
+    for folder in made.profile.volumes:
         if any(folder.target == spec["target"] for spec in volumes):
             access = "read-only (add :rw to write)" if folder.read_only else "read and write"
             app.screen.say(f"mounting {folder.source} on {folder.target}, {access}")
-    return _go(request)
+    return go(made, _conduct)
 
 
 def _spec(app: App, word: str) -> dict[str, str] | str | None:
@@ -228,7 +81,8 @@ def _spec(app: App, word: str) -> dict[str, str] | str | None:
 # --- the way of every start
 
 
-def _go(request: Request) -> int:
+def go(request: Request, conduct: Conduct) -> int:
+    """Plan and check what can be before the engine is asked; then `conduct` starts the box."""
     from gpubox import host
     from gpubox.plan import Facts, files_named, plan
 
@@ -240,9 +94,14 @@ def _go(request: Request) -> int:
 
     if request.dry_run:
         return _dry_run(request, planned, facts)
-    host.check_folders(planned(facts).folders())
+    first = planned(facts)
+    if app.endpoint.local:
+        host.check_folders(first.folders())
     engine = app.connect()
-    return _launch(request, planned, _with_engine(facts, request.profile, engine), engine)
+    from gpubox.launch import Launch
+
+    launch = Launch(engine, planned, app.screen, request.ignored)
+    return conduct(request, launch, _with_engine(facts, request.profile, engine))
 
 
 def _with_engine(facts: Facts, profile: Profile, engine: Engine) -> Facts:
@@ -269,7 +128,7 @@ def _dry_run(request: Request, planned: Callable[[Facts], Plan], facts: Facts) -
         )
     if hidden := translate.hidden(plan):
         app.screen.say(f"not shown: {', '.join(hidden)}; export before you use the line")
-    print(translate.docker_run_line(plan, breaks=sys.stdout.isatty()))  # noqa: T201
+    click.echo(translate.docker_run_line(plan, breaks=sys.stdout.isatty()))
     return 0
 
 
@@ -278,15 +137,9 @@ def _say_notes(request: Request, plan: Plan) -> None:
         request.app.screen.say(note)
 
 
-def _launch(
-    request: Request, planned: Callable[[Facts], Plan], facts: Facts, engine: Engine
-) -> int:
-    from gpubox.launch import Launch
-
-    screen = request.app.screen
-    launch = Launch(engine, planned, screen, request.ignored)
-    if request.ask.kind == "jupyter":
-        return _jupyter(request, launch, facts)
+def _conduct(request: Request, launch: Launch, facts: Facts) -> int:
+    """Start the box and leave it, or stay with it to its end."""
+    engine, screen = launch.engine, request.app.screen
     if request.ask.detach:
         started = launch.detached(facts)
         _announce(request, engine, started)
@@ -333,103 +186,7 @@ def _announce(request: Request, engine: Engine, started: Started) -> None:
             request.app.screen.say(f"  from your own machine: {line}")
 
 
-# --- jupyter
-
-
-def jupyter(app: App, parameters: dict[str, Any]) -> int:
-    from gpubox.jupyter import new_token
-
-    words = parameters["words"]
-    if len(words) > 1:
-        raise UsageError(
-            f"jupyter takes no COMMAND, and '{words[1]}' stands behind '{words[0]}'",
-            f"gpubox run {_joined(words)}",
-        )
-    request = _request(app, parameters, words, {}, default="default_jupyter")
-    ask = replace(
-        request.ask,
-        kind="jupyter",
-        detach=True,
-        token=new_token(),
-        port=parameters["port"],
-        public=parameters["public"],
-    )
-    if parameters["public"]:
-        app.screen.warn(
-            "--public publishes Jupyter on all interfaces of this machine, past its firewall:"
-            " Docker's ports do not ask ufw"
-        )
-    return _go(replace(request, ask=ask, stays=not parameters["detach"]))
-
-
-def _jupyter(request: Request, launch: Launch, facts: Facts) -> int:
-    """Start Jupyter, wait until it answers, print its URL; in the foreground follow its log."""
-    from gpubox import jupyter
-    from gpubox.plan import JUPYTER_KEY, JUPYTER_PORT
-
-    screen, engine = request.app.screen, launch.engine
-    started = launch.detached(facts)
-    box, plan = started.box, started.plan
-    address, port = engine.published(box, JUPYTER_KEY) or ("127.0.0.1", JUPYTER_PORT)
-    if not plan.port_by_caller and port != JUPYTER_PORT:
-        screen.say(f"port {JUPYTER_PORT} is taken: Jupyter is on {port}")
-    screen.say(f"waiting for Jupyter in {plan.name}")
-    with _stopped_on_failure(engine, box):
-        _wait_for_jupyter(engine, started, address, port)
-    if line := jupyter.tunnel(request.app.caller.environ, request.app.caller.name, port):
-        screen.say(f"on your own machine first: {line}")
-    click.echo(jupyter.url(address, port, request.ask.token or ""))
-    if not request.stays:
-        screen.say(f"stop it: docker stop {plan.name}")
-        return 0
-    return _follow(request, engine, started)
-
-
-def _wait_for_jupyter(engine: Engine, started: Started, address: str, port: int) -> None:
-    import time
-
-    from gpubox import jupyter
-
-    deadline = time.monotonic() + _JUPYTER_SECONDS
-    ready = jupyter.wait_until_ready(
-        address, port, alive=lambda: engine.is_running(started.box), deadline=deadline
-    )
-    if not ready:
-        log = engine.log(started.box, lines=15).decode(errors="replace").rstrip()
-        ended = "has ended" if not engine.is_running(started.box) else "does not answer"
-        raise GpuboxError(f"Jupyter in {started.plan.name} {ended}; its last words:", log)
-    if jupyter.lets_anybody_in(address, port):
-        raise GpuboxError(
-            f"Jupyter in {started.plan.name} lets anybody in without a token, so it was stopped",
-            "its image or command switches the token off: leave out the option that does",
-        )
-
-
-@contextmanager
-def _stopped_on_failure(engine: Engine, box: str) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        engine.stop(box)
-        raise
-
-
-def _follow(request: Request, engine: Engine, started: Started) -> int:
-    """Follow the log until Jupyter ends; Ctrl-C stops it."""
-    name = started.plan.name
-    request.app.screen.say(f"Ctrl-C stops it; {name} and its files are kept")
-    try:
-        for part in engine.follow_log(started.box):
-            sys.stderr.buffer.write(part)
-            sys.stderr.buffer.flush()
-    except KeyboardInterrupt:
-        request.app.screen.say(f"stopping {name}")
-        engine.stop(started.box)
-        return 0
-    return int(engine.state(started.box)["ExitCode"])
-
-
-run_command = _command(
+run_command = command(
     "run",
     run,
     """A shell, or COMMAND, in a box.
@@ -438,23 +195,11 @@ run_command = _command(
     it the default profile runs; with a COMMAND and no PROFILE write: gpubox run -- COMMAND.
     """,
 )
-mount_command = _command(
+mount_command = command(
     "mount",
     mount,
     """A box with folders mounted.
 
     A SPEC is HOST_PATH:BOX_PATH, or the name of a dataset. It is read-only unless it ends in :rw.
     """,
-)
-jupyter_command = _command(
-    "jupyter",
-    jupyter,
-    """Jupyter in a box, and the URL that works.
-
-    It listens on 127.0.0.1 only, and asks for a token that is new for each box.
-    """,
-    [
-        click.Option(["--port"], type=click.IntRange(1, 65535), help="Exactly this port of yours."),
-        click.Option(["--public"], is_flag=True, help="Listen on all interfaces."),
-    ],
 )

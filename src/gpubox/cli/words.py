@@ -1,0 +1,161 @@
+"""The words behind `run`, `mount` and `jupyter`: which are options, PROFILE and COMMAND.
+
+Words in, a Request out: a profile, and what belongs to this one start.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from gpubox.cli.app import App, app, flags, settings_options
+from gpubox.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from gpubox.plan import Ask
+    from gpubox.profile import Profile
+
+_DASHES = "gpubox.dashes"
+
+
+class BoxCommand(click.Command):
+    """A command whose words end in `[PROFILE|IMAGE] [COMMAND]...`.
+
+    Options stand before PROFILE, for all that follows it belongs to the command in the box; `--`
+    before any word says that there is no PROFILE.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = False
+        options = self.options_of(ctx, args)
+        ctx.meta[_DASHES] = bool(options) and options[-1] == "--"
+        return super().parse_args(ctx, args)
+
+    def options_of(self, ctx: click.Context, args: Sequence[str]) -> Sequence[str]:
+        """The options, with their values, that stand before the first word; and a `--`."""
+        parsed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        words = parsed.get("words")
+        return args[: len(args) - len(words)] if isinstance(words, tuple) else args
+
+
+_OWN = [
+    click.Option(["-d", "--detach"], is_flag=True, help="Start it and return; print its name."),
+    click.Option(["-i", "--interactive"], is_flag=True, help="Forward standard input."),
+    click.Option(["-t", "--tty"], is_flag=True, default=None, help="Give the box a terminal."),
+    click.Option(["--name"], metavar="NAME", help="The box's name (PROFILE-USER, unless said)."),
+    click.Option(
+        ["--pull"],
+        type=click.Choice(["missing", "always", "never"]),
+        default="missing",
+        help="When to pull the image (missing, unless said).",
+    ),
+    click.Option(["--dry-run"], is_flag=True, help="Print the docker run line; change nothing."),
+    click.Option(["--ignore"], metavar="CHECK", multiple=True, help="Go on past this one check."),
+]
+
+
+def command(
+    name: str, callback: Callable[..., int], help: str, extra: Sequence[click.Parameter] = ()
+) -> BoxCommand:
+    def call(**parameters: Any) -> int:
+        return callback(app(click.get_current_context()), parameters)
+
+    return BoxCommand(
+        name,
+        callback=call,
+        help=help,
+        params=[
+            click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar=_WORDS[name]),
+            *extra,
+            *_OWN,
+            *settings_options(),
+        ],
+    )
+
+
+_WORDS = {
+    "run": "[PROFILE|IMAGE] [COMMAND]...",
+    "mount": "SPEC... [PROFILE|IMAGE] [COMMAND]...",
+    "jupyter": "[PROFILE|IMAGE]",
+}
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What was typed, read: a profile and what belongs to this start."""
+
+    app: App
+    profile: Profile
+    ask: Ask
+    ignored: frozenset[str]
+    dry_run: bool
+    stays: bool = False
+
+
+def request(
+    app: App,
+    parameters: dict[str, Any],
+    words: Sequence[str],
+    mounts: dict[str, Any],
+    default: str = "default",
+) -> Request:
+    from gpubox.layers import from_flags
+    from gpubox.plan import Ask
+
+    dashes = bool(click.get_current_context().meta.get(_DASHES))
+    word, command = _split(app, words, dashes, default)
+    given = flags(parameters)
+    for key, specs in mounts.items():
+        given[key] = [*specs, *given.get(key, ())]
+    layers = [from_flags(given, app.caller.folder)]
+    if gpus := app.caller.environ.get("NV_GPU"):
+        layers.insert(0, from_flags({"gpus": gpus.split(",")}, app.caller.folder, "NV_GPU"))
+    return Request(
+        app=app,
+        profile=app.config.profile(word, *layers),
+        ask=Ask(
+            command=tuple(command),
+            name=parameters["name"],
+            detach=parameters["detach"],
+            interactive=parameters["interactive"],
+            tty=parameters["tty"],
+            pull=parameters["pull"],
+        ),
+        ignored=frozenset(parameters["ignore"]),
+        dry_run=parameters["dry_run"],
+    )
+
+
+def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[str, Sequence[str]]:
+    """PROFILE and COMMAND among the words; without a PROFILE the default one."""
+    if not words or dashes:
+        return app.config.default(default), words
+    word, command = words[0], words[1:]
+    path = click.get_current_context().command_path
+    if not app.config.knows(word):
+        near = did_you_mean(word, app.config.names())
+        as_command = f"as a command: {path} -- {shlex.join(words)}"
+        hint = f"{near}; {as_command}" if near.startswith("did") else as_command
+        raise UsageError(f"no profile '{word}'", hint)
+    if command and command[0] == "--":
+        return word, command[1:]
+    if command and command[0].startswith("-"):
+        raise UsageError(
+            f"options stand before the profile, and '{command[0]}' stands behind '{word}'",
+            f"{path} {shlex.join(_corrected(word, command))}",
+        )
+    return word, command
+
+
+def _corrected(word: str, command: Sequence[str]) -> list[str]:
+    """The words with the options among them first."""
+    context = click.get_current_context()
+    assert isinstance(context.command, BoxCommand)
+    try:
+        options = list(context.command.options_of(context, command))
+    except click.UsageError:
+        options = list(command)
+    return [*options, word, *command[len(options) :]]

@@ -1,0 +1,368 @@
+"""What engines were seen to say, and what it means to the person: problem, fix, exit code.
+
+The texts are of Docker 20.10 (OLD) and 28 (NEW) and of Podman 4.3 (PODMAN), with their prefixes.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from gpubox.faults import explain, is_gpu_refusal, is_name_taken, is_port_taken
+
+_RUNC = "OCI runtime create failed: runc create failed: unable to start container process: "
+OLD = f"failed to create shim task: {_RUNC}"
+NEW = f"failed to create task for container: failed to create shim task: {_RUNC}"
+PODMAN = (
+    "preparing container 0123 for attach: runc: runc create failed: unable to start container"
+    " process: "
+)
+OLD_HOOK = (
+    f"{OLD}error during container init: error running hook #0: error running hook: exit status 1,"
+    " stdout: , stderr: "
+)
+NEW_HOOK = (
+    f"{NEW}error during container init: error running prestart hook #0: exit status 1, stdout: ,"
+    " stderr: Auto-detected mode as 'legacy'\n"
+)
+NETWORK = "driver failed programming external connectivity on endpoint box (0123): "
+MOUNT = 'error during container init: error mounting "/etc/hosts" to rootfs at "/tmp": mount '
+CLI = "nvidia-container-cli: "
+HEAD = "unexpected status from HEAD request to https://h/v2/a/b/manifests/c: "
+
+# the engine's text; words of the problem; words of the fix
+FAULTS = [
+    # GPUs
+    (
+        'could not select device driver "" with capabilities: [[gpu]]',
+        "no NVIDIA support",
+        "install nvidia-container-toolkit",
+    ),
+    (
+        'could not select device driver "nvidia" with capabilities: []',
+        "no NVIDIA support",
+        "restart docker",
+    ),
+    (
+        'could not select device driver "cdi" with capabilities: []',
+        "CDI support is off",
+        "features.cdi",
+    ),
+    (
+        "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=9",
+        "no GPU 'nvidia.com/gpu=9'",
+        "nvidia-ctk cdi list",
+    ),
+    (
+        f"{NEW}CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=7,"
+        " nvidia.com/gpu=0:1: unknown",
+        "no GPU 'nvidia.com/gpu=7, nvidia.com/gpu=0:1'",
+        "--gpus none",
+    ),
+    (f"{OLD_HOOK}{CLI}device error: 7: unknown device: unknown", "no GPU 7", "nvidia-smi -L"),
+    (f"{NEW_HOOK}{CLI}device error: 7: unknown device", "no GPU 7", "nvidia-smi -L"),
+    (
+        f"{NEW_HOOK}{CLI}initialization error: nvml error: driver not loaded",
+        "driver is not loaded",
+        "nvidia-smi must work",
+    ),
+    (
+        f"{OLD_HOOK}{CLI}initialization error: load library failed: libnvidia-ml.so.1: cannot open"
+        " shared object file: no such file or directory: unknown",
+        "driver is not loaded",
+        "nvidia-smi must work",
+    ),
+    (
+        f"{NEW_HOOK}{CLI}requirement error: unsatisfied condition: cuda>=12.8, please update your"
+        " driver to a newer version, or use an earlier cuda container",
+        "too old for a/b:c: it needs cuda>=12.8",
+        "take an older CUDA",
+    ),
+    (
+        f"{NEW_HOOK}{CLI}initialization error: nvml error: driver/library version mismatch",
+        "the old one is still loaded",
+        "reboot",
+    ),
+    (
+        f"{NEW_HOOK}{CLI}mount error: failed to add device rules",
+        "tools failed: mount error: failed to add device rules",
+        "--gpus none",
+    ),
+    ("Unknown runtime specified nvidia", "no runtime 'nvidia'", "nvidia-ctk runtime configure"),
+    (
+        "unknown or invalid runtime name: nvidia",
+        "no runtime 'nvidia'",
+        "nvidia-ctk runtime configure",
+    ),
+    # ports and names
+    (
+        f"{NETWORK}Bind for 0.0.0.0:18091 failed: port is already allocated",
+        "port 0.0.0.0:18091 is taken by another container",
+        "docker ps",
+    ),
+    (
+        f"{NETWORK}Error starting userland proxy: listen tcp4 0.0.0.0:18090: bind: address already"
+        " in use",
+        "port 0.0.0.0:18090 is taken by a program",
+        "ss -ltnp",
+    ),
+    (
+        f"{NETWORK}failed to bind host port for 127.0.0.1:18090:172.17.0.2:80/tcp: address already"
+        " in use",
+        "port 127.0.0.1:18090 is taken by a program",
+        "ss -ltnp",
+    ),
+    (
+        f"{NETWORK}listen tcp4 10.9.9.9:80: bind: cannot assign requested address",
+        "not this machine's",
+        "ip address",
+    ),
+    (
+        f"{NETWORK}listen tcp4 127.0.0.1:80: bind: permission denied",
+        "port 127.0.0.1:80 is below 1024",
+        "higher port",
+    ),
+    (
+        'Conflict. The container name "/box" is already in use by container "0123". You have to'
+        " remove (or rename) that container to be able to reuse that name.",
+        "the name 'box' is taken",
+        "docker rm box",
+    ),
+    (
+        'creating container storage: the container name "box" is already in use by 0123. You have'
+        " to remove that container to be able to reuse that name: that name is already in use",
+        "the name 'box' is taken",
+        "docker rm box",
+    ),
+    # mounts and devices
+    (
+        'invalid mount config for type "bind": bind source path does not exist: /x',
+        "no folder /x on the engine's machine",
+        "make it there first",
+    ),
+    (
+        'invalid mount config for type "bind": stat /nfs/x: permission denied',
+        "may not look into /nfs/x",
+        "root_squash",
+    ),
+    (
+        f"{OLD}{MOUNT}/etc/hosts:/tmp (via /proc/self/fd/6), flags: 0x5000: not a directory:"
+        " unknown",
+        "/etc/hosts and /tmp in the box",
+        "",
+    ),
+    (
+        f"{NEW}{MOUNT}src=/etc/hosts, dst=/tmp, flags=MS_BIND|MS_REC: not a directory: Are you"
+        " trying to mount a directory onto a file (or vice-versa)?",
+        "/etc/hosts and /tmp in the box",
+        "",
+    ),
+    ("Duplicate mount point: /m", "two mounts on /m", "gpubox profiles"),
+    (
+        f"{OLD}path / is mounted on / but it is not a shared or slave mount: unknown",
+        "/ is not a shared mount",
+        "make-rshared /",
+    ),
+    (
+        'error gathering device information while adding custom device "/dev/nvidia7": no such'
+        " file or directory",
+        "no device /dev/nvidia7",
+        "--device",
+    ),
+    # limits
+    (
+        f"{NEW}error during container init: error setting rlimits for ready process: error setting"
+        " rlimit type 8: operation not permitted",
+        "may not raise the memlock limit",
+        "LimitMEMLOCK",
+    ),
+    (
+        f"{OLD}error setting rlimits for ready process: error setting rlimit type 7: operation not"
+        " permitted: unknown",
+        "rlimit type 7",
+        "--ulimit",
+    ),
+    ("Minimum memory limit allowed is 6MB", "the least is 6MB", ""),
+    (
+        "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available",
+        "0.01 to 2.00",
+        "nproc",
+    ),
+    # user, folder, network, API
+    (
+        "unable to find user x: no matching entries in passwd file",
+        "the image has no user 'x'",
+        "--user UID:GID",
+    ),
+    (
+        "unable to find group x: no matching entries in group file",
+        "the image has no group 'x'",
+        "--user UID:GID",
+    ),
+    ("Cannot mkdir: /etc/hosts is not a directory", "/etc/hosts is a file", ""),
+    ("network lab not found", "no network 'lab'", "docker network ls"),
+    (
+        "client version 1.99 is too new. Maximum supported API version is 1.51",
+        "API 1.99",
+        "20.10 or newer",
+    ),
+    # pulls
+    (
+        "manifest for a/b:c not found: manifest unknown: manifest unknown",
+        "the registry has no image a/b:c",
+        "check the name and the tag",
+    ),
+    (
+        'failed to resolve reference "docker.io/a/b:c": docker.io/a/b:c: not found',
+        "the registry has no image a/b:c",
+        "check the name and the tag",
+    ),
+    (
+        "pull access denied for a/b, repository does not exist or may require 'docker login':"
+        " denied: requested access to the resource is denied",
+        "gives no a/b:c",
+        "docker login",
+    ),
+    (
+        'Head "https://h/v2/a/b/manifests/c": unauthorized: authentication required',
+        "gives no a/b:c",
+        "docker login",
+    ),
+    (f"{HEAD}401 Unauthorized", "gives no a/b:c", "docker login"),
+    (f"{HEAD}403 Forbidden", "gives no a/b:c", "docker login"),
+    (f"{HEAD}429 Too Many Requests", "too many requests", "docker login"),
+    ("toomanyrequests: You have reached your pull rate limit", "too many requests", "wait"),
+    (
+        'Get "https://h/v2/": dial tcp: lookup h on 10.0.0.1:53: no such host',
+        "cannot be found",
+        "proxy of the engine",
+    ),
+    (
+        'Get "https://h/v2/": dial tcp 10.0.0.2:443: connect: connection refused',
+        "does not answer",
+        "try again",
+    ),
+    (
+        'Get "https://h:5000/v2/": http: server gave HTTP response to HTTPS client',
+        "speaks plain HTTP",
+        "insecure-registries",
+    ),
+    (
+        'Get "https://h/v2/": tls: failed to verify certificate: x509: certificate signed by'
+        " unknown authority",
+        "not trusted by the engine: certificate signed by unknown authority",
+        "ca.crt",
+    ),
+    ("filesystem layer verification failed for digest sha256:00", "damaged layer", "try again"),
+    ("unexpected commit digest sha256:00, expected sha256:11", "damaged layer", "try again"),
+    (
+        "failed to register layer: Error processing tar file(exit status 1): write /a: no space"
+        " left on device",
+        "the disk is full",
+        "docker image prune",
+    ),
+    (
+        "Docker Image Format v1 and Docker Image manifest version 2, schema 1 support has been"
+        " removed",
+        "schema 1",
+        "newer tag",
+    ),
+    ("No such image: a/b:c", "no image a/b:c on the engine", "--pull never"),
+]
+
+COMMANDS = [
+    (f'{OLD}exec: "nope": executable file not found in $PATH: unknown', "'nope'", 127),
+    (
+        f'{NEW}error during container init: exec: "nope": executable file not found in $PATH',
+        "'nope'",
+        127,
+    ),
+    (f'{OLD}exec: "/nope": stat /nope: no such file or directory: unknown', "'/nope'", 127),
+    (f'{NEW}exec: "/nope": stat /nope: no such file or directory', "'/nope'", 127),
+    (f'{PODMAN}exec: "nope": executable file not found in $PATH', "'nope'", 127),
+    (f'{OLD}exec: "/bin": permission denied: unknown', "'/bin'", 126),
+    (f'{NEW}exec: "/bin": is a directory', "'/bin'", 126),
+    (f'{PODMAN}exec: "/etc/hosts": permission denied', "'/etc/hosts'", 126),
+    (f"{NEW}exec /data/x.sh: exec format error", "another kind of processor", 126),
+]
+
+# Words of the command's own faults in a text that is about something else.
+TRAPS = [
+    (
+        f'{OLD_HOOK}exec: "nvidia-container-runtime-hook": executable file not found in $PATH:'
+        " unknown",
+        "nvidia-container-toolkit was removed",
+    ),
+    (
+        f'{NEW_HOOK}exec: "/usr/bin/nvidia-container-runtime-hook": stat'
+        " /usr/bin/nvidia-container-runtime-hook: no such file or directory",
+        "nvidia-container-toolkit was removed",
+    ),
+    (
+        "fork/exec /usr/bin/nvidia-container-runtime-hook: no such file or directory",
+        "nvidia-container-toolkit was removed",
+    ),
+    ("/dev/nvidia7: no such file or directory", "no device /dev/nvidia7"),
+    ("stat nvidia.com/gpu=0: no such file or directory", "no device nvidia.com/gpu=0"),
+    (
+        'invalid mount config for type "bind": stat /nfs/x: permission denied',
+        "may not look into /nfs/x",
+    ),
+    (
+        f'{OLD}chdir to cwd ("/root/x") set in config.json failed: permission denied: unknown',
+        "cannot start in /root/x",
+    ),
+    (f"{NETWORK}listen tcp4 127.0.0.1:80: bind: permission denied", "port 127.0.0.1:80"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem", "hint"), FAULTS)
+def test_a_refusal_becomes_a_problem_and_a_fix(text: str, problem: str, hint: str) -> None:
+    said = explain(text, "a/b:c")
+    assert problem in said.problem
+    assert hint in said.hint
+    assert (said.exit_code, said.text) == (125, text)
+
+
+@pytest.mark.parametrize(("text", "problem", "exit_code"), COMMANDS)
+def test_a_command_that_cannot_run_exits_as_docker_run_does(
+    text: str, problem: str, exit_code: int
+) -> None:
+    said = explain(text, "a/b:c")
+    assert problem in said.problem
+    assert said.exit_code == exit_code
+
+
+@pytest.mark.parametrize(("text", "problem"), TRAPS)
+def test_what_is_not_the_commands_fault_is_not_said_to_be(text: str, problem: str) -> None:
+    said = explain(text, "a/b:c")
+    assert problem in said.problem
+    assert said.exit_code == 125
+
+
+@pytest.mark.parametrize("text", [row[0] for row in (*FAULTS, *COMMANDS, *TRAPS)])
+def test_a_message_is_one_line_with_nothing_left_to_fill_in(text: str) -> None:
+    said = explain(text, "a/b:c")
+    for words in (said.problem, said.hint):
+        assert "\n" not in words
+        assert "{" not in words and not words.endswith((".", ": unknown"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("something new", "something new"),
+        (f"{OLD}something new: unknown", "something new"),
+        (f"{NEW}something\n new", "something new"),
+        (f"{PODMAN}something new", "something new"),
+    ],
+)
+def test_a_text_that_nobody_has_met_is_passed_on_without_its_prefixes(text: str, kept: str) -> None:
+    said = explain(text, "a/b:c")
+    assert (said.problem, said.exit_code) == (f"the engine says: {kept}", 125)
+
+
+def test_what_a_new_plan_can_mend_is_told_apart() -> None:
+    texts = [row[0] for row in FAULTS]
+    assert sum(map(is_gpu_refusal, texts)) == 1
+    assert sum(map(is_port_taken, texts)) == 3
+    assert sum(map(is_name_taken, texts)) == 2

@@ -1,0 +1,101 @@
+"""The table of settings against all that is made from it: options, the README, the design's keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from gpubox.cli.notebook import jupyter_command
+from gpubox.cli.start import mount_command, run_command
+from gpubox.plan import Plan
+from gpubox.profile import Profile
+from gpubox.settings import SETTINGS, Setting
+
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
+
+KEYS = (
+    "description extends image cuda cudnn flavor os gpus command entrypoint working_dir workspace"
+    " environment env_file user ports volumes datasets shm_size ipc ulimits mem_limit cpus"
+    " network_mode hostname labels restart init rm cap_add security_opt devices slurm".split()
+)
+FLAGS = (
+    "--gpus -p -v -e --env-file -d -i -t --rm --name -u -w --shm-size --ipc --ulimit -m --memory"
+    " --cpus --network --hostname --entrypoint --label --restart --init --no-init --device"
+    " --cap-add --security-opt --pull --dataset --workspace --dry-run --ignore".split()
+)
+
+
+STARTS = ("run", "jupyter", "mount")
+
+
+def parameters(command: str) -> list[click.Parameter]:
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    return found.params
+
+
+def options(command: str) -> set[str]:
+    return {
+        name for option in parameters(command) for name in (*option.opts, *option.secondary_opts)
+    }
+
+
+def flag(setting: Setting) -> str:
+    if not setting.flag:
+        return ""
+    names = [name for name in (setting.short, setting.flag.replace("/", ", ")) if name]
+    takes = "" if setting.written is bool else f" {setting.metavar}"
+    return f"`{', '.join(names)}{takes}`"
+
+
+def table() -> str:
+    rows = [f"| `{each.key}` | {flag(each)} | {each.help} |" for each in SETTINGS]
+    return "".join(f"{row}\n" for row in ["| key | flag | meaning |", "|---|---|---|", *rows])
+
+
+def test_the_readme_lists_every_setting(request: pytest.FixtureRequest) -> None:
+    before, _, rest = README.read_text("utf-8").partition(BEGIN)
+    found, _, after = rest.partition(END)
+    if request.config.getoption("--update-snapshots"):
+        README.write_text(f"{before}{BEGIN}{table()}{END}{after}", "utf-8")
+        return
+    assert found == table(), "pytest --update-snapshots writes it"
+
+
+def test_the_keys_are_those_of_the_design() -> None:
+    assert sorted(setting.key for setting in SETTINGS) == sorted(KEYS)
+    assert "privileged" not in KEYS
+
+
+def test_a_key_stands_in_the_table_once_and_says_what_it_means() -> None:
+    assert len({setting.key for setting in SETTINGS}) == len(SETTINGS)
+    for setting in SETTINGS:
+        assert setting.help and not setting.help.endswith("."), setting.key
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_every_flag_is_an_option_of_each_start(command: str) -> None:
+    from_the_table = {
+        name for setting in SETTINGS for name in (*setting.flag.split("/"), setting.short) if name
+    }
+    assert from_the_table - options(command) == set()
+    assert set(FLAGS) - options(command) == set()
+
+
+def test_no_option_takes_an_optional_value() -> None:
+    # such an option would eat the PROFILE behind it
+    for command in STARTS:
+        for option in parameters(command):
+            if isinstance(option, click.Option):
+                assert option.is_flag or not option.flag_value, option.opts
+
+
+def test_what_is_said_of_a_setting_is_in_the_profile_and_in_the_plan() -> None:
+    profile, plan = ({field.name for field in msgspec.structs.fields(of)} for of in (Profile, Plan))
+    resolved = {"extends", "datasets", "cuda", "cudnn", "flavor", "os"}
+    assert {setting.key for setting in SETTINGS} - resolved - profile == set()
+    assert {setting.key for setting in SETTINGS if setting.said} - plan == set()
