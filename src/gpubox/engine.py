@@ -15,12 +15,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import docker
 import docker.errors
 import docker.tls
+import msgspec
 import requests.exceptions
 import urllib3.exceptions
 from docker.models import containers
@@ -42,8 +42,7 @@ class ImageMissing(EngineError):
     """The engine does not have the image; it can perhaps be pulled."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Box:
+class Box(msgspec.Struct, frozen=True, kw_only=True):
     """A container that gpubox started, as one list call tells. `created` is in Unix seconds.
 
     `ports` are `ADDRESS:PORT->PORT/PROTOCOL`; `status` is the engine's own sentence.
@@ -63,8 +62,7 @@ class Box:
     ports: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Hijacked:
+class Hijacked(msgspec.Struct, frozen=True):
     """A connection that became a box's streams, and the output that came with the answer.
 
     `answer` must be kept: docker-py closes the socket when nobody holds it any more.
@@ -425,7 +423,10 @@ def _explained(error: docker.errors.APIError, it: str) -> EngineSaid:
 
 
 def _short(error: BaseException) -> str:
-    return _innermost(list(_causes(error))) if error.args else type(error).__name__
+    causes = list(_causes(error))
+    if isinstance(causes[-1], ValueError):  # http.client could not read on where a chunk begins
+        return "its answer stopped in the middle"
+    return _innermost(causes) if error.args else type(error).__name__
 
 
 def _started_id(error: BaseException | None) -> str | None:

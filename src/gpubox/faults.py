@@ -292,8 +292,6 @@ FAULTS = (
     ),
 )
 
-_COMPILED = tuple((re.compile(fault.pattern), fault) for fault in FAULTS)
-
 
 class EngineSaid(EngineError):
     """A refusal of the engine's, explained; `text` is what it said itself."""
@@ -308,8 +306,8 @@ def explain(text: str, it: str) -> EngineSaid:
 
     A text that nobody has met yet is passed on as it is, without the engine's own prefixes.
     """
-    for pattern, fault in _COMPILED:
-        if match := pattern.search(text):
+    for fault in FAULTS:
+        if match := re.search(fault.pattern, text):
             groups = {key.rstrip("23"): value for key, value in match.groupdict().items() if value}
             words = {"it": it, "what": "", **groups}
             problem, hint = fault.problem.format(**words), fault.hint.format(**words)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from gpubox import catalog, faults, host, terminal, values
 from gpubox.engine import Engine, Exit, Hijacked, ImageMissing
-from gpubox.errors import EngineError
+from gpubox.errors import EngineError, GpuboxError
 from gpubox.faults import EngineSaid
 from gpubox.identity import GROUP, PASSWD, archive
 from gpubox.plan import Facts, Plan
+from gpubox.streams import SocketStream
 from gpubox.terminal import Ending, How
 from gpubox.translate import arguments
 
@@ -37,8 +38,7 @@ class Screen(Protocol):
     def pulling(self, image: str, events: Events) -> None: ...
 
 
-@dataclass(frozen=True)
-class Foreground:
+class Foreground(msgspec.Struct, frozen=True):
     """What staying with a box takes: its streams, its end to be waited for, our signals."""
 
     streams: Hijacked
@@ -46,16 +46,14 @@ class Foreground:
     signals: terminal.Signals
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a foreground ended: the exit code for the shell, and whether the box runs on."""
 
     exit_code: int
     runs_on: bool
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """A box that has been started, with the plan that did it."""
 
     box: str
@@ -63,8 +61,7 @@ class Started:
     foreground: Foreground | None = None
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """One start. `planned` makes the plan from facts, anew when the engine has changed them.
 
     `ignored` are the checks that the person goes past.
@@ -179,6 +176,8 @@ class Launch:
                 streams = self.engine.attach(box, stdin=plan.interactive)
                 ended = self.engine.exit_of(box)
                 self.engine.start(box, plan.image)
+                if plan.tty and signal.SIGINT in signals.arrived():
+                    raise KeyboardInterrupt  # before the keyboard was the box's
             held.push(attempt.pop_all())
             return Started(box, plan, Foreground(streams, ended, signals))
 
@@ -234,15 +233,20 @@ def accompany(engine: Engine, started: Started) -> Outcome:
     def forward(arrived: signal.Signals) -> None:
         engine.signal(box, arrived.name)
 
-    ending = terminal.attach(
-        terminal.SocketStream(own.streams.socket, own.streams.early),
-        own.signals,
-        tty=plan.tty,
-        stdin=plan.interactive,
-        forward=forward,
-        resize=partial(engine.resize, box) if plan.tty else None,
-        detach_keys=terminal.detach_sequence(engine.detach_keys),
-    )
+    try:
+        ending = terminal.attach(
+            SocketStream(own.streams.socket, own.streams.early),
+            own.signals,
+            tty=plan.tty,
+            stdin=plan.interactive,
+            forward=forward,
+            resize=partial(engine.resize, box) if plan.tty else None,
+            detach_keys=terminal.detach_sequence(engine.detach_keys),
+        )
+    except GpuboxError:
+        # nobody can follow it any more: a full disk, a broken stream
+        engine.signal(box, "SIGKILL")
+        raise
     if ending.how is How.ENDED:
         # its output is over, which is not yet its end
         ending = terminal.outlast(own.exit.fileno(), own.signals, tty=plan.tty, forward=forward)

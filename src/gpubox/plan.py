@@ -320,6 +320,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 # --- environment
 
 
+def is_secret(variable: str) -> bool:
+    """Whether a variable's name speaks of something that no printed line may show."""
+    return bool(_SECRET.search(variable))
+
+
 def _environment(
     profile: Profile, ask: Ask, gpus: values.Gpus, caller: Caller, as_caller: bool
 ) -> tuple[Variable, ...]:
@@ -329,7 +334,7 @@ def _environment(
         found = {name: Variable(name, value) for name, value in own.items()}
     for name, value in profile.environment.items():
         if value is not None:
-            found[name] = Variable(name, value, bool(_SECRET.search(name)))
+            found[name] = Variable(name, value, is_secret(name))
         elif name in caller.environ:
             found[name] = Variable(name, caller.environ[name], secret=True, inherited=True)
     if gpus == values.NO_GPUS:

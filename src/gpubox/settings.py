@@ -490,7 +490,7 @@ SETTINGS: tuple[Setting, ...] = (
         "labels",
         _NAMED,
         mapping(_label),
-        "labels",
+        "labels of the container, to find it by",
         "--label",
         "by key",
         say.labels,

@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import stat
-import struct
 import termios
 import tty as tty_modes
 from collections.abc import Callable, Iterator
@@ -20,9 +19,9 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from time import monotonic
-from typing import Protocol
 
-from gpubox.errors import EngineError, GpuboxError
+from gpubox.errors import GpuboxError
+from gpubox.streams import STDERR, STDOUT, BoxStream, Frames, said
 
 Resize = Callable[[int, int], bool]
 """Tell the box (rows, columns); False where it does not run yet, and is to be told again."""
@@ -46,109 +45,6 @@ class Ending:
 
     how: How
     signal: signal.Signals | None = None
-
-
-# --- the box's side
-
-
-class BoxStream(Protocol):
-    """A box's standard streams, never blocking."""
-
-    def fileno(self) -> int: ...
-    def recv(self, limit: int) -> bytes | None:
-        """None: nothing now; empty: the end. EngineError when the connection broke."""
-
-    def send(self, data: memoryview) -> int:
-        """How many bytes went; 0: none now. OSError when the box's input is gone."""
-
-    def close_write(self) -> None:
-        """The end of the box's input; its output goes on."""
-
-    def pending(self) -> bool:
-        """Whether bytes are here already that will not wake a poll."""
-
-
-class SocketStream:
-    """A plain socket (unix, TCP). `early` came together with the engine's answer."""
-
-    def __init__(self, connection: socket.socket, early: bytes = b"") -> None:
-        connection.setblocking(False)
-        self._socket, self._early = connection, early
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def recv(self, limit: int) -> bytes | None:
-        if self._early:
-            first, self._early = self._early[:limit], self._early[limit:]
-            return first
-        try:
-            return self._socket.recv(limit)
-        except BlockingIOError:
-            return None
-        except ConnectionResetError:  # all was read, but the other end did not read all of ours
-            return b""
-        except OSError as error:
-            raise EngineError(f"the connection to the box broke: {_said(error)}") from None
-
-    def send(self, data: memoryview) -> int:
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return 0
-
-    def close_write(self) -> None:
-        with suppress(OSError):  # the other end may be gone already
-            self._socket.shutdown(socket.SHUT_WR)
-
-    def pending(self) -> bool:
-        return bool(self._early)
-
-
-_HEADER = struct.Struct(">BxxxL")
-_STDOUT, _STDERR, _SYSTEM_ERROR = 1, 2, 3  # 0 is the input's echo
-
-
-class Frames:
-    """The engine's framed output, cut anywhere, as (stream, piece of its bytes)."""
-
-    def __init__(self) -> None:
-        self._header, self._complaint = bytearray(), bytearray()
-        self._stream = self._left = 0
-
-    def pieces(self, data: bytes) -> Iterator[tuple[int, memoryview]]:
-        """Raises EngineError where the engine reports one, or does not send frames."""
-        rest = memoryview(data)
-        while rest:
-            if not self._left:
-                rest = self._begin(rest)
-                continue
-            piece, rest = rest[: self._left], rest[self._left :]
-            self._left -= len(piece)
-            if self._stream == _SYSTEM_ERROR:
-                self._complain(piece)
-            else:
-                yield self._stream, piece
-
-    def _begin(self, rest: memoryview) -> memoryview:
-        missing = _HEADER.size - len(self._header)
-        self._header += rest[:missing]
-        if len(self._header) == _HEADER.size:
-            self._stream, self._left = _HEADER.unpack(self._header)
-            self._header.clear()
-            if self._stream > _SYSTEM_ERROR:
-                raise EngineError(f"the engine's output has no stream {self._stream}")
-        return rest[missing:]
-
-    def _complain(self, piece: memoryview) -> None:
-        self._complaint += piece
-        if not self._left:
-            text = self._complaint.decode(errors="replace").strip()
-            raise EngineError(f"the engine broke off the output: {text}")
-
-
-def _said(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 # --- our side
@@ -225,7 +121,7 @@ class _Standard:
         except OSError as error:
             if self.is_terminal or error.errno == errno.EBADF:
                 return b""
-            raise GpuboxError(f"standard input: {_said(error)}") from None
+            raise GpuboxError(f"standard input: {said(error)}") from None
 
     def hung_up(self) -> bool:
         """Whether this was a terminal, and is gone; to a read it looks like Ctrl-D."""
@@ -451,7 +347,7 @@ class _Output:
     """From the box to our standard output and error; without `frames` all to the first."""
 
     def __init__(self, out: _Standard, err: _Standard, frames: Frames | None) -> None:
-        self._frames, self._targets = frames, {0: out, _STDOUT: out, _STDERR: err}
+        self._frames, self._targets = frames, {0: out, STDOUT: out, STDERR: err}
         self._pieces: Iterator[tuple[int, memoryview]] = iter(())
         self._target, self._unwritten = out, memoryview(b"")
 
@@ -461,7 +357,7 @@ class _Output:
         return self._target.fd if self._unwritten else None
 
     def take(self, data: bytes) -> Ending | None:
-        whole = ((_STDOUT, memoryview(data)),)
+        whole = ((STDOUT, memoryview(data)),)
         self._pieces = self._frames.pieces(data) if self._frames else iter(whole)
         return self.write()
 
@@ -476,11 +372,11 @@ class _Output:
                 return Ending(How.OUTPUT_GONE)
             if self._target.hung_up():
                 return Ending(How.TERMINAL_GONE)
-            raise GpuboxError(f"output: {_said(error)}") from None
+            raise GpuboxError(f"output: {said(error)}") from None
         return None
 
     def _next(self) -> bool:
-        stream, self._unwritten = next(self._pieces, (_STDOUT, memoryview(b"")))
+        stream, self._unwritten = next(self._pieces, (STDOUT, memoryview(b"")))
         self._target = self._targets[stream]
         return bool(self._unwritten)
 

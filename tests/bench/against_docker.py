@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def starts(gpubox: Gpubox, engine: PrivateEngine, runs: int) -> None:
-    ours, docker = str(gpubox.program), engine.docker
+    ours, docker = str(gpubox.program), str(engine.docker)
     profile = "cuda8-cudnn5"
     alone(gpubox, "python -c pass", [sys.executable, "-c", "pass"], runs)
     alone(gpubox, "python -c 'import docker'", [sys.executable, "-c", "import docker"], runs)
@@ -49,15 +49,12 @@ def starts(gpubox: Gpubox, engine: PrivateEngine, runs: int) -> None:
     dry_run = [ours, "run", "--dry-run", "--gpus", "none", profile]
     alone(gpubox, "gpubox run --dry-run --gpus none", dry_run, runs)
     none = ["--gpus", "none"]
-    for name, extra, theirs in (
-        ("run true", none, []),
-        ("run --rm true", ["--rm", *none], ["--rm"]),
-        ("run -d true", ["-d", *none], ["-d"]),
-    ):
+    cases: dict[str, list[str]] = {"run": [], "run --rm": ["--rm"], "run -d": ["-d"]}
+    for name, theirs in cases.items():
         side_by_side(
             gpubox,
             name,
-            [ours, "run", *extra, profile, "true"],
+            [ours, "run", *theirs, *none, profile, "true"],
             [docker, "run", *theirs, "--init", "--shm-size", "8g", STAND_IN, "true"],
             runs,
         )
@@ -74,7 +71,7 @@ def streams(gpubox: Gpubox, engine: PrivateEngine, folder: Path) -> None:
         ("out", out),
     ):
         ours = [str(gpubox.program), "run", "-i", "--rm", "--gpus", "none", "cuda8-cudnn5"]
-        theirs = [engine.docker, "run", "-i", "--rm", "--init", STAND_IN]
+        theirs = [str(engine.docker), "run", "-i", "--rm", "--init", STAND_IN]
         command = ["sh", "-c", script]
         side_by_side(gpubox, name, [*ours, *command], [*theirs, *command], 3, data)
     with data.open("rb") as source:

@@ -11,6 +11,7 @@ import subprocess
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from docker import DockerClient
 from pexpect import fdpexpect
@@ -33,7 +34,7 @@ class Terminal:
         self.master, self.slave = os.openpty()
         self.resize(ROWS, COLUMNS)
         self.before = termios.tcgetattr(self.slave)
-        self.screen = fdpexpect.fdspawn(self.master, timeout=SECONDS)
+        self.screen: Any = fdpexpect.fdspawn(self.master, timeout=SECONDS)
         self.type(typed_ahead)
         self.program = subprocess.Popen(
             ["setsid", "--ctty", gpubox.program, *words],
@@ -50,7 +51,7 @@ class Terminal:
     def shows(self, pattern: str) -> str:
         """What was on the screen before, once `pattern` is there."""
         self.screen.expect(pattern.encode())
-        return bytes(self.screen.before or b"").decode()
+        return str(self.screen.before.decode())
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -258,6 +259,7 @@ def test_an_engine_that_dies_gives_the_terminal_back_and_is_said_so(
         rest = terminal.rest()
         assert "the connection to the engine broke" in rest
         assert "Traceback" not in rest
+        assert "invalid literal" not in rest
 
 
 def test_a_failed_start_gives_the_terminal_back(

@@ -117,7 +117,7 @@ def test_contexts_need_no_config_json(tmp_path: Path, docker: Path, make: Make) 
 
 def test_a_context_without_a_host_is_an_error(tmp_path: Path, make: Make) -> None:
     make("lab", host=None)
-    with pytest.raises(EngineError, match="the context 'lab' .* names no engine"):
+    with pytest.raises(EngineError, match=r"the context 'lab' .* names no engine"):
         endpoint({"DOCKER_CONTEXT": "lab"}, tmp_path)
 
 

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 from gpubox import terminal
 from gpubox.errors import EngineError, GpuboxError
-from gpubox.terminal import DetachKeys, Ending, Frames, How, Signals, SocketStream
+from gpubox.streams import Frames, SocketStream
+from gpubox.terminal import DetachKeys, Ending, How, Signals
 from lab.waiting import wait_until
 
 MB = 1_000_000
@@ -514,6 +515,7 @@ def test_the_third_interrupt_leaves_also_a_box_without_output() -> None:
 PROGRAM = """
 import fcntl, json, os, signal, socket, sys, termios
 from gpubox import terminal
+from gpubox.streams import SocketStream
 
 box, report, refusals, wanted = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -530,7 +532,7 @@ def resize(rows, columns):
 with terminal.Signals() as signals:
     say("ready")
     ending = terminal.attach(
-        terminal.SocketStream(socket.socket(fileno=box)), signals, resize=resize,
+        SocketStream(socket.socket(fileno=box)), signals, resize=resize,
         forward=lambda arrived: say("forward", arrived.name),
         detach_keys=terminal.detach_sequence("ctrl-p,ctrl-q"), **json.loads(wanted),
     )

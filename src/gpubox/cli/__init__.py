@@ -42,7 +42,17 @@ def cli(context: click.Context, file: str | None, verbose: bool) -> None:
 
 def main() -> None:
     """The program. Never returns."""
+    _open_missing_streams()
     sys.exit(_run(sys.argv[1:]))
+
+
+def _open_missing_streams() -> None:
+    """Or the first socket would become standard input where that was closed (`<&-`)."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _run(words: list[str]) -> int:

@@ -162,7 +162,9 @@ def _kind(setting: Any) -> dict[str, Any]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+    # a help that begins with the values themselves keeps their spelling
+    first = text.split()[0]
+    return (text if first.endswith(",") else text[:1].upper() + text[1:]) + "."
 
 
 def flags(parameters: dict[str, Any]) -> dict[str, Any]:

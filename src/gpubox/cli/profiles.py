@@ -83,8 +83,11 @@ def _settings(profile: Profile) -> list[tuple[str, str, str]]:
 def _text(key: str, name: str, value: Any) -> str:
     import shlex
 
+    from gpubox.plan import is_secret
     from gpubox.values import cpus_text, size_text
 
+    if key == "environment" and is_secret(name):
+        return name
     if key in ("environment", "labels"):
         return name if value is None else f"{name}={value}"
     if key in ("command", "entrypoint"):

@@ -163,6 +163,7 @@ def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) 
     if not sys.stderr.isatty():
         return
     if outcome.runs_on:
+        screen.say("")  # the cursor stands behind the box's own prompt
         screen.say(f"{name} runs on: docker attach {name} comes back, docker stop {name} ends it")
     elif not plan.rm:
         screen.say(f"{name} is kept: docker start -ai {name} comes back, docker rm {name} removes")

@@ -54,7 +54,12 @@ _OWN = [
         help="When to pull the image (missing, unless said).",
     ),
     click.Option(["--dry-run"], is_flag=True, help="Print the docker run line; change nothing."),
-    click.Option(["--ignore"], metavar="CHECK", multiple=True, help="Go on past this one check."),
+    click.Option(
+        ["--ignore"],
+        type=click.Choice(["deleted"]),
+        multiple=True,
+        help="Go on past this one check.",
+    ),
 ]
 
 
