@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from docker.models import containers
 
-from gpubox.cli import cli
+from gpubox.cli import _run, cli
 from gpubox.cli.app import SECTIONS
 from gpubox.layers import Layer, layers, read
 from gpubox.plan import Ask, Caller, Facts, Plan, plan
@@ -106,6 +106,18 @@ def test_no_printed_line_of_an_example_shows_a_secret() -> None:
     assert any("-e WANDB_API_KEY " in line for line in lines)
     assert any("-e JUPYTER_TOKEN " in line for line in lines)
     assert not any("s3cret" in line for line in lines)
+
+
+def test_profiles_names_a_secret_and_does_not_show_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("profiles: {p: {image: a, environment: {MY_TOKEN: s3cret, MODE: plain}}}")
+    for more in ([], ["--json"]):
+        assert _run(["--file", str(file), "profiles", "p", *more]) == 0
+        said = capsys.readouterr().out
+        assert "MY_TOKEN" in said and "MODE=plain" in said
+        assert "s3cret" not in said
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -5,9 +5,15 @@ The texts are of Docker 20.10 (OLD) and 28 (NEW) and of Podman 4.3 (PODMAN), wit
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from gpubox import faults
 from gpubox.faults import explain, is_gpu_refusal, is_name_taken, is_port_taken
+
+README = Path(__file__).parents[2] / "README.md"
 
 _RUNC = "OCI runtime create failed: runc create failed: unable to start container process: "
 OLD = f"failed to create shim task: {_RUNC}"
@@ -366,3 +372,18 @@ def test_what_a_new_plan_can_mend_is_told_apart() -> None:
     assert sum(map(is_gpu_refusal, texts)) == 1
     assert sum(map(is_port_taken, texts)) == 3
     assert sum(map(is_name_taken, texts)) == 2
+
+
+def test_the_readmes_troubles_are_ones_that_gpubox_says() -> None:
+    table = README.read_text("utf-8").partition("| gpubox says | do |\n|---|---|\n")[2]
+    rows = [
+        line.split(" | ")[0].removeprefix("| ") for line in table.partition("\n\n")[0].split("\n")
+    ]
+    known = [re.sub(r"\{\w+\}", "...", fault.problem) for fault in faults.FAULTS]
+    known.append("no folder ... on this machine")
+    assert len(rows) >= 10
+    assert [row for row in rows if not any(row in _filled(text) for text in known)] == []
+
+
+def _filled(problem: str) -> str:
+    return problem.replace("it needs ...", "it needs cuda>=...")
