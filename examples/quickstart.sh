@@ -95,7 +95,6 @@ next() {
 
 Next, with Docker and an NVIDIA GPU:
     export PATH=$venv/bin:\$PATH
-    gpubox doctor              what is missing on this machine, if anything
     gpubox run                 a shell in the default profile
     gpubox jupyter             Jupyter, and the URL that works
     gpubox profiles            what else there is

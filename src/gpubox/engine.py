@@ -317,8 +317,8 @@ class Engine:
 # --- connecting
 
 
-def connect(endpoint: Endpoint) -> Engine:
-    """An engine that answers, spoken to in its own API version."""
+def connect(endpoint: Endpoint, seconds: float = _ANSWER_SECONDS) -> Engine:
+    """An engine that answers within `seconds`, spoken to in its own API version."""
     try:
         # a version of our own choice, so that docker-py asks nothing before trust_env is off
         client = docker.DockerClient(
@@ -331,9 +331,9 @@ def connect(endpoint: Endpoint) -> Engine:
         # or REQUESTS_CA_BUNDLE would take the place of the engine's own CA
         api: Any = client.api
         api.trust_env = False
-        headers = api.get(f"{api.base_url}/_ping", timeout=_ANSWER_SECONDS).headers
+        headers = api.get(f"{api.base_url}/_ping", timeout=seconds).headers
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise _unreachable(error, endpoint) from error
+        raise _unreachable(error, endpoint, seconds) from error
     except ValueError as error:
         raise EngineError(f"Docker's config.json cannot be used: {error}") from None
     api._version = headers.get("Api-Version") or client.version()["ApiVersion"]
@@ -349,7 +349,7 @@ def _tls(endpoint: Endpoint) -> docker.tls.TLSConfig | bool:
     return docker.tls.TLSConfig(client_cert=pair, ca_cert=ca, verify=tls.verify)
 
 
-def _unreachable(error: BaseException, endpoint: Endpoint) -> EngineError:
+def _unreachable(error: BaseException, endpoint: Endpoint, seconds: float) -> EngineError:
     """Why an engine does not answer, read from the chain of causes."""
     causes, text = list(_causes(error)), str(error)
     place = f"{endpoint.host} ({endpoint.source})"
@@ -369,7 +369,7 @@ def _unreachable(error: BaseException, endpoint: Endpoint) -> EngineError:
         )
     if "timed out" in text:
         return EngineError(
-            f"the engine at {place} does not answer within {_ANSWER_SECONDS} s",
+            f"the engine at {place} does not answer within {seconds:g} s",
             "sudo systemctl restart docker",
         )
     if "CERTIFICATE_VERIFY_FAILED" in text or "SSLError" in text:

@@ -171,6 +171,18 @@ FAULTS = (
         "choose a folder with --workdir",
     ),
     Fault(
+        r"\[FATAL tini \(\d+\)\] exec (?P<what>.+) failed: No such file or directory",
+        "there is no program '{what}' in {it}",
+        "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are",
+        127,
+    ),
+    Fault(
+        r"\[FATAL tini \(\d+\)\] exec (?P<what>.+) failed: (?P<why>[^\r\n]+)",
+        "'{what}' in {it} is no program that can run: {why}",
+        "it is a folder, or lacks the x permission: chmod +x, or name its interpreter",
+        126,
+    ),
+    Fault(
         r"exec: \"(?P<what>[^\"]*)\": (?:stat [^:]*: )?"
         r"(?:executable file not found|no such file or directory)|"
         r"^stat (?P<what2>/\S+): no such file or directory",
@@ -313,6 +325,11 @@ def explain(text: str, it: str) -> EngineSaid:
             problem, hint = fault.problem.format(**words), fault.hint.format(**words)
             return EngineSaid(text, problem, hint, fault.exit_code)
     return EngineSaid(text, f"the engine says: {_tail(text)}", "", 125)
+
+
+def is_init_failure(text: str) -> bool:
+    """Whether a box's last words are its init process's, which could not run the command."""
+    return bool(re.search(r"\[FATAL tini \(\d+\)\] exec .+ failed: ", text))
 
 
 def is_gpu_refusal(text: str) -> bool:

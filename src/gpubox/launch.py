@@ -212,7 +212,7 @@ def _deleted(image: str) -> EngineError | None:
     when = f" in {status.when}" if status.when else ""
     instead = catalog.successor(image)
     return EngineError(
-        f"{image} is not on this engine, and was deleted from Docker Hub{when}",
+        f"{image} cannot be pulled: it was deleted from Docker Hub{when}",
         (f"for new code: gpubox run {instead}; " if instead else "")
         + "a registry that kept it goes into registry: in gpubox.yaml, or GPUBOX_REGISTRY",
     )
@@ -233,9 +233,10 @@ def accompany(engine: Engine, started: Started) -> Outcome:
     def forward(arrived: signal.Signals) -> None:
         engine.signal(box, arrived.name)
 
+    stream = SocketStream(own.streams.socket, own.streams.early)
     try:
         ending = terminal.attach(
-            SocketStream(own.streams.socket, own.streams.early),
+            stream,
             own.signals,
             tty=plan.tty,
             stdin=plan.interactive,
@@ -250,7 +251,18 @@ def accompany(engine: Engine, started: Started) -> Outcome:
     if ending.how is How.ENDED:
         # its output is over, which is not yet its end
         ending = terminal.outlast(own.exit.fileno(), own.signals, tty=plan.tty, forward=forward)
-    return _outcome(engine, started, own, ending)
+    outcome = _outcome(engine, started, own, ending)
+    if plan.init:
+        _init_has_failed(engine, started, outcome.exit_code, stream.last)
+    return outcome
+
+
+def _init_has_failed(engine: Engine, started: Started, code: int, output: bytes) -> None:
+    """With an init process a missing program is no failed start, but this is what it means."""
+    text = output.decode(errors="replace")
+    if code in (126, 127) and faults.is_init_failure(text):
+        engine.remove(started.box)
+        raise faults.explain(text, started.plan.image)
 
 
 def _outcome(engine: Engine, started: Started, own: Foreground, ending: Ending) -> Outcome:

@@ -31,12 +31,19 @@ class BoxStream(Protocol):
         """Whether bytes are here already that will not wake a poll."""
 
 
+_REMEMBERED = 512  # bytes
+
+
 class SocketStream:
-    """A plain socket (unix, TCP). `early` came together with the engine's answer."""
+    """A plain socket (unix, TCP). `early` came together with the engine's answer.
+
+    `last` holds the end of what was received, which tells why a box has ended.
+    """
 
     def __init__(self, connection: socket.socket, early: bytes = b"") -> None:
         connection.setblocking(False)
         self._socket, self._early = connection, early
+        self.last = b""
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -46,7 +53,9 @@ class SocketStream:
             first, self._early = self._early[:limit], self._early[limit:]
             return first
         try:
-            return self._socket.recv(limit)
+            data = self._socket.recv(limit)
+            self.last = data[-_REMEMBERED:] or self.last
+            return data
         except BlockingIOError:
             return None
         except ConnectionResetError:  # all was read, but the other end did not read all of ours

@@ -396,9 +396,10 @@ def gpus(text: str) -> Gpus:
         return gpu_ids(exact)
     if int(text) == 0:
         raise ValueError("0 can mean two things: device=0 is the first GPU, none is no GPU")
+    example = "0" if int(text) == 1 else "0,1"
     raise ValueError(
-        f"{text} GPUs, whichever are free, cannot be picked yet, and Docker's own count means the"
-        f" first {text}; name them: device={','.join(str(i) for i in range(int(text)))}, or all"
+        f"{text} is a count, and free GPUs cannot be picked yet (Docker's own count means the first"
+        f" ones, whoever uses them); name them, like device={example}, or say all"
     )
 
 

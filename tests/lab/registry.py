@@ -190,8 +190,8 @@ class Throttle:
 
     def _spawn(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
+        thread.start()  # before it is listed: stop() may join all that are
         self._threads.append(thread)
-        thread.start()
 
     def _accept(self) -> None:
         while not self._stopped.is_set():

@@ -304,7 +304,7 @@ def test_two_mounts_on_one_target_are_refused() -> None:
         ("a: &x [*x]", "1.yaml:1: an alias that contains itself"),
         ("profiles: {p: {image: [a]}}", "1.yaml:1: image: a text is expected here, not a list"),
         ("profiles:\n  p:\n    image: a\n    ports:\n    - 1:80\n    - x", "1.yaml:6: ports: 'x'"),
-        ("profiles: {p: {image: a, gpus: 2}}", "1.yaml:1: gpus: 2 GPUs, whichever are free"),
+        ("profiles: {p: {image: a, gpus: 2}}", "1.yaml:1: gpus: 2 is a count, and free GPUs"),
         ("profiles: {p: {image: a, gpus: {count: 1}}}", "gpus: write all, none, or the GPUs"),
         ("profiles: {p: {image: a, command: 'a \"b'}}", "command: 'a \"b': no closing quotation"),
         ("profiles: {p: {image: A/b}}", "image: 'A/b': the name of an image is lower-case"),

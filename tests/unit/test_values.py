@@ -168,8 +168,8 @@ def test_gpus_are_named_exactly(text: str, expected: Gpus) -> None:
     ("text", "words"),
     [
         ("0", "device=0 is the first GPU, none is no GPU"),
-        ("1", "name them: device=0, or all"),
-        ("2", "name them: device=0,1, or all"),
+        ("1", "name them, like device=0, or say all"),
+        ("2", "name them, like device=0,1, or say all"),
         ("x", "neither a GPU's index nor its UUID"),
         ("0,0", "named twice"),
         ("", "neither"),

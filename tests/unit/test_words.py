@@ -50,7 +50,7 @@ def test_the_words_are_profile_and_command(
     ("words", "code", "said"),
     [
         ("run nvidia-smi -L", 125, "as a command: gpubox run -- nvidia-smi -L"),
-        ("run --dry-run cuda8-cudn5", 125, "did you mean 'cuda8-cudnn5'?"),
+        ("run --dry-run cuda8-cudn5", 125, "did you mean 'cuda8-cudnn5', or"),
         ("run cuda8-cudnn5 --gpus all ls", 125, "gpubox run --gpus all cuda8-cudnn5 ls"),
         ("run --gpus", 125, "requires an argument"),
         ("run --bogus", 125, "no such option"),

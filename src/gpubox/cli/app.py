@@ -92,10 +92,11 @@ class App:
 
         return endpoint(self.caller.environ, self.caller.home)
 
-    def connect(self) -> Engine:
+    def connect(self, *, briefly: bool = False) -> Engine:
+        """The engine; `briefly` where the answer is only good to have."""
         from gpubox.engine import connect
 
-        return connect(self.endpoint)
+        return connect(self.endpoint, *([2] if briefly else []))
 
 
 class Commands(click.Group):

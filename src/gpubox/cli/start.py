@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from gpubox.cli.app import App
 from gpubox.cli.words import Request, command, request
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.values import size_text
+from gpubox.values import Mount, size_text
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
@@ -49,11 +49,14 @@ def mount(app: App, parameters: dict[str, Any]) -> int:
             "gpubox mount /data/imagenet:/data",
         )
     made = request(app, parameters, words, {"volumes": volumes, "datasets": datasets})
-    for folder in made.profile.volumes:
-        if any(folder.target == spec["target"] for spec in volumes):
-            access = "read-only (add :rw to write)" if folder.read_only else "read and write"
-            app.screen.say(f"mounting {folder.source} on {folder.target}, {access}")
-    return go(made, _conduct)
+    targets = [spec["target"] for spec in volumes]
+    said = [_mounting(folder) for folder in made.profile.volumes if folder.target in targets]
+    return go(replace(made, greeting=tuple(said)), _conduct)
+
+
+def _mounting(folder: Mount) -> str:
+    access = "read-only (add :rw to write)" if folder.read_only else "read and write"
+    return f"mounting {folder.source} on {folder.target}, {access}"
 
 
 def _spec(app: App, word: str) -> dict[str, str] | str | None:
@@ -97,6 +100,8 @@ def go(request: Request, conduct: Conduct) -> int:
     first = planned(facts)
     if app.endpoint.local:
         host.check_folders(first.folders())
+    for sentence in request.greeting:
+        app.screen.say(sentence)
     engine = app.connect()
     from gpubox.launch import Launch
 
@@ -116,7 +121,7 @@ def _dry_run(request: Request, planned: Callable[[Facts], Plan], facts: Facts) -
     app, profile = request.app, request.profile
     if profile.gpus is not None and str(profile.gpus) != "none":
         try:
-            facts = _with_engine(facts, profile, app.connect())
+            facts = _with_engine(facts, profile, app.connect(briefly=True))
         except GpuboxError as error:
             app.screen.say(f"assumed: an engine that knows --gpus ({error.problem})")
     plan = planned(facts)

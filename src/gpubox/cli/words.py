@@ -98,6 +98,7 @@ class Request(msgspec.Struct, frozen=True):
     ignored: frozenset[str]
     dry_run: bool
     stays: bool = False
+    greeting: tuple[str, ...] = ()
 
 
 def request(
@@ -143,7 +144,7 @@ def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[
     if not app.config.knows(word):
         near = did_you_mean(word, app.config.names())
         as_command = f"as a command: {path} -- {shlex.join(words)}"
-        hint = f"{near}; {as_command}" if near.startswith("did") else as_command
+        hint = f"{near.rstrip('?')}, or {as_command}" if near.startswith("did") else as_command
         raise UsageError(f"no profile '{word}'", hint)
     if command and command[0] == "--":
         return word, command[1:]
