@@ -64,13 +64,14 @@ def _conduct(request: Request, launch: Launch, facts: Facts) -> int:
     screen.say(f"waiting for Jupyter in {plan.name}")
     with _stopped_on_failure(engine, box):
         _wait_for_jupyter(engine, started, address, port)
-    if line := jupyter.tunnel(request.app.caller.environ, request.app.caller.name, port):
-        screen.say(f"on your own machine first: {line}")
-    click.echo(jupyter.url(address, port, request.ask.token or ""))
-    if not request.stays:
-        screen.say(f"stop it: docker stop {plan.name}")
-        return 0
-    return _follow(request, engine, started)
+        if line := jupyter.tunnel(request.app.caller.environ, request.app.caller.name, port):
+            screen.say(f"on your own machine first: {line}")
+    url = jupyter.url(address, port, request.ask.token or "")
+    if request.stays:
+        return _follow(request, engine, started, url)
+    click.echo(url)
+    screen.say(f"stop it: docker stop {plan.name}")
+    return 0
 
 
 def _wait_for_jupyter(engine: Engine, started: Started, address: str, port: int) -> None:
@@ -102,11 +103,12 @@ def _stopped_on_failure(engine: Engine, box: str) -> Iterator[None]:
         raise
 
 
-def _follow(request: Request, engine: Engine, started: Started) -> int:
-    """Follow the log until Jupyter ends; Ctrl-C stops it."""
+def _follow(request: Request, engine: Engine, started: Started, url: str) -> int:
+    """Say the URL and follow the log until Jupyter ends; Ctrl-C stops it."""
     name = started.plan.name
-    request.app.screen.say(f"Ctrl-C stops it; {name} and its files are kept")
     try:
+        click.echo(url)
+        request.app.screen.say(f"Ctrl-C stops it; {name} and its files are kept")
         for part in engine.follow_log(started.box):
             sys.stderr.buffer.write(part)
             sys.stderr.buffer.flush()
