@@ -6,12 +6,12 @@ import json
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from docker import DockerClient
 
 from lab.engine import PrivateEngine
+from lab.inspect import inspected
 from lab.program import Gpubox
 
 IMAGE = "nvidia/cuda:8.0-cudnn5-devel"
@@ -110,42 +110,6 @@ def docker(engine: PrivateEngine, *words: str, **environment: str) -> str:
     )
     assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
     return done.stdout
-
-
-# What two equal containers may differ in: who they are, and when and how they ran.
-IDENTITY = {
-    *("Id", "Created", "State", "Name", "RestartCount", "Args", "ExecIDs", "NetworkSettings"),
-    *("LogPath", "ResolvConfPath", "HostnamePath", "HostsPath", "GraphDriver", "Storage"),
-}
-
-
-def normal(value: Any) -> Any:
-    """Empty is null, wherever it stands."""
-    if isinstance(value, dict):
-        kept = {key: normal(item) for key, item in value.items()}
-        return {key: item for key, item in kept.items() if item is not None} or None
-    if isinstance(value, list):
-        return [normal(item) for item in value] or None
-    return None if value == "" else value
-
-
-def inspected(client: DockerClient, name: str) -> dict[str, Any]:
-    found = client.api.inspect_container(name)
-    client.api.remove_container(name, force=True)
-    found["HostConfig"].pop("ConsoleSize", None)
-    for mount in found["Mounts"]:
-        if len(mount.get("Name", "")) == 64:  # a volume without a name has a random one
-            mount["Name"] = mount["Source"] = "anonymous"
-    found["Config"]["Env"].sort()  # `docker` itself shuffles repeated variables
-    found["Mounts"].sort(key=lambda mount: mount["Destination"])
-    found["HostConfig"]["NetworkMode"] = found["HostConfig"]["NetworkMode"].replace(
-        "default", "bridge"
-    )
-    if found["HostConfig"]["RestartPolicy"]["Name"] == "no":
-        found["HostConfig"]["RestartPolicy"]["Name"] = ""
-    kept = {key: item for key, item in found.items() if key not in IDENTITY}
-    normalised: dict[str, Any] = normal(kept)
-    return normalised
 
 
 @pytest.mark.parametrize("detached", [True, False], ids=["detached", "foreground"])
