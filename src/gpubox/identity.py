@@ -15,11 +15,6 @@ from gpubox.plan import Caller
 PASSWD, GROUP = "etc/passwd", "etc/group"
 
 
-def home_of(caller: Caller) -> str:
-    """The caller's home in a box: a folder of the box, not the host's. HOME says the same."""
-    return f"/home/{caller.name}"
-
-
 def passwd(text: str, caller: Caller) -> str:
     """The image's entries with the caller's in place of those with that name or number."""
     kept = [
@@ -27,7 +22,7 @@ def passwd(text: str, caller: Caller) -> str:
         for line in text.splitlines()
         if line.split(":")[0] != caller.name and line.split(":")[2:3] != [str(caller.uid)]
     ]
-    own = f"{caller.name}:x:{caller.uid}:{caller.gid}::{home_of(caller)}:{_shell(text)}"
+    own = f"{caller.name}:x:{caller.uid}:{caller.gid}::{caller.box_home}:{_shell(text)}"
     return "\n".join([*kept, own]) + "\n"
 
 
@@ -52,7 +47,7 @@ def archive(texts: Mapping[str, str], caller: Caller) -> bytes:
             member = tarfile.TarInfo(path)
             member.size, member.mode = len(content), 0o644
             tar.addfile(member, io.BytesIO(content))
-        home = tarfile.TarInfo(home_of(caller).lstrip("/"))
+        home = tarfile.TarInfo(caller.box_home.lstrip("/"))
         home.type, home.mode = tarfile.DIRTYPE, 0o750
         home.uid, home.gid = caller.uid, caller.gid
         tar.addfile(home)

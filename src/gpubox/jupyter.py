@@ -20,7 +20,7 @@ def new_token() -> str:
 
 def url(address: str, port: int, token: str) -> str:
     """The address to open: `/?token=` leads to Lab and to the classic notebook alike."""
-    host = "127.0.0.1" if address in ("", "0.0.0.0", "::") else address
+    host = _reachable(address)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
 
 
@@ -55,9 +55,13 @@ def tunnel(environ: Mapping[str, str], user: str, port: int) -> str | None:
     return f"ssh -N -L {port}:127.0.0.1:{port}{other_port} {user}@{parts[2]}"
 
 
+def _reachable(address: str) -> str:
+    """Where somebody on this machine reaches what listens on `address`."""
+    return "127.0.0.1" if address in ("", "0.0.0.0", "::") else address
+
+
 def _status(address: str, port: int, path: str) -> int | None:
-    host = "127.0.0.1" if address in ("", "0.0.0.0", "::") else address
-    connection = HTTPConnection(host, port, timeout=5)
+    connection = HTTPConnection(_reachable(address), port, timeout=5)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

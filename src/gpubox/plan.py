@@ -45,6 +45,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     stdout_is_terminal: bool
     rows_columns: tuple[int, int] | None = None
 
+    @property
+    def box_home(self) -> str:
+        """The caller's home in a box that runs as them: a folder of the box, not the host's."""
+        return f"/home/{self.name}"
+
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine says of itself. `cdi_devices` are names like `nvidia.com/gpu=0`.
@@ -330,7 +335,7 @@ def _environment(
 ) -> tuple[Variable, ...]:
     found: dict[str, Variable] = {}
     if as_caller:
-        own = {"USER": caller.name, "HOME": f"/home/{caller.name}"}
+        own = {"USER": caller.name, "HOME": caller.box_home}
         found = {name: Variable(name, value) for name, value in own.items()}
     for name, value in profile.environment.items():
         if value is not None:
