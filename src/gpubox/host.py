@@ -8,8 +8,8 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -57,11 +57,13 @@ def _is_terminal(descriptor: int) -> bool:
 
 
 def _window() -> tuple[int, int] | None:
-    try:
-        size = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1)
-    except (OSError, ValueError):
-        return None
-    return (size.lines, size.columns) if size.lines and size.columns else None
+    """Rows and columns of the terminal; also where only standard input is one."""
+    for descriptor in (1, 0):
+        with suppress(OSError):
+            size = os.get_terminal_size(descriptor)
+            if size.lines and size.columns:
+                return size.lines, size.columns
+    return None
 
 
 def port_holder(number: int) -> str | None:
@@ -127,6 +129,8 @@ def nearest(path: str) -> str:
             continue
         try:
             names = [path.name for path in part.parent.iterdir()]
+        except NotADirectoryError:
+            return f"{part.parent} is a file"
         except OSError:
             return f"{part.parent} cannot be read"
         if near := get_close_matches(part.name, names, n=1, cutoff=0.6):

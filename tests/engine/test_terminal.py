@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import re
 import signal
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from docker import DockerClient
 from pexpect import fdpexpect
 
@@ -22,7 +25,7 @@ from lab.program import Gpubox
 PROFILE = "cuda8-cudnn5"
 NAME = "cuda8-cudnn5-root"  # the profile, and who runs these tests
 PROMPT = r"/ # "
-CTRL_C, DETACH = b"\x03", b"\x10\x11"
+CTRL_C, CTRL_D, DETACH = b"\x03", b"\x04", b"\x10\x11"
 ROWS, COLUMNS = 37, 123
 SECONDS = 30
 
@@ -30,9 +33,11 @@ SECONDS = 30
 class Terminal:
     """A terminal with gpubox in it: its slave stays open, as a shell's does."""
 
-    def __init__(self, gpubox: Gpubox, words: tuple[str, ...], typed_ahead: bytes) -> None:
+    def __init__(
+        self, gpubox: Gpubox, words: tuple[str, ...], typed_ahead: bytes, size: tuple[int, int]
+    ) -> None:
         self.master, self.slave = os.openpty()
-        self.resize(ROWS, COLUMNS)
+        self.resize(*size)
         self.before = termios.tcgetattr(self.slave)
         self.screen: Any = fdpexpect.fdspawn(self.master, timeout=SECONDS)
         self.type(typed_ahead)
@@ -75,8 +80,10 @@ class Terminal:
 
 
 @contextmanager
-def at_terminal(gpubox: Gpubox, *words: str, typed_ahead: bytes = b"") -> Iterator[Terminal]:
-    made = Terminal(gpubox, words, typed_ahead)
+def at_terminal(
+    gpubox: Gpubox, *words: str, typed_ahead: bytes = b"", size: tuple[int, int] = (ROWS, COLUMNS)
+) -> Iterator[Terminal]:
+    made = Terminal(gpubox, words, typed_ahead, size)
     try:
         yield made
     finally:
@@ -138,9 +145,10 @@ def test_what_was_typed_ahead_reaches_the_shell(engine: PrivateEngine, gpubox: G
 def test_the_first_command_knows_the_size_where_the_engine_can_tell_it(
     cdi_engine: PrivateEngine, gpubox: Gpubox
 ) -> None:
-    for _ in range(3):
-        with at_terminal(gpubox, "run", "--rm", PROFILE, "stty", "size") as terminal:
-            terminal.shows(f"{ROWS} {COLUMNS}\r\n")
+    for rows, columns in ((ROWS, COLUMNS), (2, 2), (300, 500)):
+        words = ("run", "--rm", PROFILE, "stty", "size")
+        with at_terminal(gpubox, *words, size=(rows, columns)) as terminal:
+            terminal.shows(f"{rows} {columns}\r\n")
             assert terminal.ends() == 0
 
 
@@ -188,6 +196,29 @@ def test_several_screenfuls_arrive_whole(engine: PrivateEngine, gpubox: Gpubox) 
         assert terminal.ends() == 0
 
 
+def test_every_byte_that_is_typed_reaches_the_box(engine: PrivateEngine, gpubox: Gpubox) -> None:
+    typed = bytes(range(255, -1, -1)) * 400  # 100 kB; in this order it never detaches
+    script = f"stty raw -echo; echo ready; head -c {len(typed)} | sha256sum"
+    with at_terminal(gpubox, "run", PROFILE, "sh", "-c", script) as terminal:
+        terminal.shows("ready")
+        terminal.type(typed)
+        terminal.shows(hashlib.sha256(typed).hexdigest())
+        assert terminal.ends() == 0
+
+
+def test_pasted_pages_arrive_whole(engine: PrivateEngine, gpubox: Gpubox) -> None:
+    pasted = "".join(f"{n}: " + "größe, " * 10 + "\n" for n in range(1200)).encode()
+    script = "stty -echo; echo ready; tee /tmp/pasted; sha256sum /tmp/pasted"
+    with at_terminal(gpubox, "run", PROFILE, "sh", "-c", script) as terminal:
+        terminal.shows("ready")
+        terminal.type(pasted)
+        shown = terminal.shows(r"\r\n1199: .*\r\n").encode()
+        terminal.type(CTRL_D)
+        terminal.shows(hashlib.sha256(pasted).hexdigest())
+        assert shown.splitlines()[1:] == pasted.splitlines()[:-1]
+        assert terminal.ends() == 0
+
+
 # Leaving ---------------------------------------------------------------------------------------
 
 
@@ -202,18 +233,35 @@ def test_ctrl_p_ctrl_q_leaves_the_box_running_and_says_how_to_come_back(
     assert is_running(client)
 
 
-def test_the_persons_own_detach_keys_are_docker_configs(
-    stable_engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
-) -> None:
+def set_detach_keys(gpubox: Gpubox, keys: str) -> None:
     folder = gpubox.home / ".docker"
     folder.mkdir()
-    (folder / "config.json").write_text('{"detachKeys": "ctrl-e,e"}')
+    (folder / "config.json").write_text(json.dumps({"detachKeys": keys}))
     gpubox.env["DOCKER_CONFIG"] = str(folder)
+
+
+@pytest.mark.parametrize(("keys", "typed"), [("ctrl-e,e", b"\x05e"), ("ctrl-]", b"\x1d")])
+def test_the_persons_own_detach_keys_are_docker_configs(
+    stable_engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, keys: str, typed: bytes
+) -> None:
+    set_detach_keys(gpubox, keys)
     with at_terminal(gpubox, "run", PROFILE) as terminal:
         terminal.shows(PROMPT)
-        terminal.type(b"\x05e")
+        terminal.type(typed)
         assert terminal.ends() == 0
     assert is_running(client)
+
+
+def test_detach_keys_that_nobody_can_type_are_said_before_there_is_a_box(
+    stable_engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
+) -> None:
+    set_detach_keys(gpubox, "ctrl-p,ctrl-?")
+    with at_terminal(gpubox, "run", PROFILE) as terminal:
+        assert terminal.ends() == 125
+        rest = terminal.rest()
+    assert "detachKeys in Docker's config.json is 'ctrl-p,ctrl-?'" in rest
+    assert "ctrl-p,ctrl-q" in rest  # as it is to be written
+    assert client.containers.list(all=True) == []
 
 
 def test_a_closed_terminal_leaves_the_box_running(
@@ -226,13 +274,14 @@ def test_a_closed_terminal_leaves_the_box_running(
     assert is_running(client)
 
 
-def test_sigterm_ends_gpubox_and_not_the_box(
-    engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_gpubox_and_not_the_box(
+    engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, sent: signal.Signals
 ) -> None:
     with at_terminal(gpubox, "run", PROFILE) as terminal:
         terminal.shows(PROMPT)
-        terminal.program.send_signal(signal.SIGTERM)
-        assert terminal.ends() == 128 + signal.SIGTERM
+        terminal.program.send_signal(sent)
+        assert terminal.ends() == 128 + sent
         assert NAME in terminal.rest()
     assert is_running(client)
 
