@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -83,11 +84,9 @@ class Screen:
         if colour and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
             head, space, rest = text.partition(" ")
             text = f"\x1b[{colour}m{head}\x1b[0m{space}{rest}"
-        try:
+        with suppress(OSError):  # a full disk, a reader that has left: no reason to stop
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
-        except UnicodeEncodeError:
-            sys.stderr.write(text.encode("ascii", "replace").decode() + "\n")
 
     def pulling(self, image: str, events: Events) -> None:
         """Show a pull until its events end, then say what it took."""

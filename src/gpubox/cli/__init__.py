@@ -6,8 +6,10 @@ bug and shows itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -19,6 +21,8 @@ from gpubox.render import Screen
 # These pass on the box's own exit code, so their own failures are 125, as docker run's.
 RUNS_BOXES = ("run", "jupyter", "mount", "enter")
 FAILED, MISUSED, NOT_RUN, INTERRUPTED = 1, 2, 125, 130
+_READER_GONE = 141
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @click.group(
@@ -40,19 +44,29 @@ def cli(context: click.Context, file: str | None, verbose: bool) -> None:
     context.obj = App(file=file, verbose=verbose)
 
 
-def main() -> None:
-    """The program. Never returns."""
+def main() -> NoReturn:
+    """The program."""
     _open_missing_streams()
-    sys.exit(_run(sys.argv[1:]))
+    words = sys.argv[1:]
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _READER_GONE
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        Screen().fail(f"output: {(error.strerror or '').lower()}", "")
+        code = NOT_RUN if _runs_box(words) else FAILED
+    # at once: Python takes everything apart first, for as long as a third of its imports took
+    os._exit(code)
 
 
 def _open_missing_streams() -> None:
     """Or the first socket would become standard input where that was closed (`<&-`)."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
 
 
 def _run(words: list[str]) -> int:
@@ -75,10 +89,6 @@ def _run(words: list[str]) -> int:
     except GpuboxError as error:
         Screen().fail(error.problem, error.hint)
         return _exit_code(error, words)
-    except BrokenPipeError:
-        # nobody reads on: end as other programs do, without Python's own complaint
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-        return 141
 
 
 def _exit_code(error: GpuboxError, words: list[str]) -> int:

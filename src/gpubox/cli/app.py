@@ -6,7 +6,6 @@ Each is made when first asked for, so that `--help` costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -55,13 +54,12 @@ REFLEXES = {
 }
 
 
-@dataclass
 class App:
     """One call of the program."""
 
-    file: str | None
-    verbose: bool
-    screen: Screen = field(default_factory=Screen)
+    def __init__(self, *, file: str | None, verbose: bool) -> None:
+        self.file, self.verbose = file, verbose
+        self.screen = Screen()
 
     @cached_property
     def caller(self) -> Caller:
