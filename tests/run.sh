@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=tests/lab/install.sh
 . tests/lab/install.sh
 
-install_packages "${engine_packages[@]}" docker-registry apache2-utils tmux
+install_packages "${engine_packages[@]}" docker-registry apache2-utils openssl \
+    podman catatonit tmux
 make_venv .lab/venv --group dev
 bin=$PWD/.lab/venv/bin
 

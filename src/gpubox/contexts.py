@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,10 @@ def _tls_variables(environ: Mapping[str, str], folder: Path) -> Tls | None:
         return None
     certs = Path(environ.get("DOCKER_CERT_PATH") or folder)
     files = {name: certs / f"{name}.pem" for name in ("ca", "cert", "key")}
-    missing = [str(path) for path in files.values() if not path.is_file()]
+    missing = [str(path) for path in files.values() if not os.access(path, os.R_OK)]
     if missing:
         raise EngineError(
-            f"DOCKER_TLS_VERIFY is set, but there is no {' and no '.join(missing)}",
+            f"DOCKER_TLS_VERIFY is set, but there is no readable {', '.join(missing)}",
             "point DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem",
         )
     return Tls(**files, verify=bool(environ.get("DOCKER_TLS_VERIFY")))

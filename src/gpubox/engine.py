@@ -10,6 +10,7 @@ import io
 import json
 import re
 import socket
+import ssl
 import tarfile
 import time
 import warnings
@@ -18,6 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker
+import docker.auth
 import docker.errors
 import docker.tls
 import msgspec
@@ -25,16 +27,19 @@ import requests.exceptions
 import urllib3.exceptions
 from docker.models import containers
 
+from gpubox import values
 from gpubox.contexts import Endpoint
 from gpubox.docker_words import Arguments
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid, explain
 from gpubox.plan import EngineFacts
+from gpubox.unreachable import no_engine, too_old, unreachable
 
 OWN = "gpubox.version"
 # What `containers.run` itself calls to make of its arguments those of the low-level create.
 _arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
 _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
+_OLDEST = (1, 24)  # of the API, that docker-py speaks
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
 
 
@@ -71,6 +76,11 @@ class Hijacked(msgspec.Struct, frozen=True):
     socket: socket.socket
     early: bytes
     answer: object
+
+    def hang_up(self) -> None:
+        """Take no more: an engine cannot end a box whose output waits for us."""
+        with suppress(OSError):  # the other end may be gone already
+            self.socket.shutdown(socket.SHUT_RDWR)
 
 
 class Exit:
@@ -131,24 +141,31 @@ class Engine:
             return False
         return True
 
-    def pull(self, image: str) -> Iterator[Mapping[str, Any]]:
+    def pull(self, image: str, warn: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
         """The events of a pull; one that carries an error is raised as such."""
-        with translated(image), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a credential helper that is not there
-            for event in self._pull_events(image):
+        return self._pulled(image, self._login(image, warn))
+
+    def _login(self, image: str, warn: Callable[[str], None]) -> Mapping[str, Any]:
+        """The caller's login at an image's registry; a helper that fails is as good as none.
+
+        So the docker program has it, but it says nothing.
+        """
+        registry = values.reference(image).registry or docker.auth.INDEX_NAME
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # docker-py's own words for the same
+                found = self.api._auth_configs.resolve_authconfig(registry)
+        except docker.errors.DockerException as error:
+            warn(f"pulling without a login: {error.__cause__ or error}")
+            return {}
+        return found or {}
+
+    def _pulled(self, image: str, login: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        with translated(image):
+            for event in self.api.pull(image, stream=True, decode=True, auth_config=login):
                 if "error" in event:
                     raise explain(str(event["error"]), image)
                 yield event
-
-    def _pull_events(self, image: str) -> Iterator[dict[str, Any]]:
-        try:
-            events = self.api.pull(image, stream=True, decode=True)
-        except docker.errors.DockerException as error:
-            if "Credentials store error" not in str(error):
-                raise
-            # as the docker program does: without its helper nobody is logged in
-            events = self.api.pull(image, stream=True, decode=True, auth_config={})
-        yield from events
 
     def rename_image(self, image: str, name: str) -> None:
         """Give an image its plain name instead of the one it was pulled by."""
@@ -210,11 +227,14 @@ class Engine:
 
     # --- the foreground
 
-    def attach(self, box: str, *, stdin: bool) -> Hijacked:
-        """The box's streams, before it starts: nothing of its output is lost."""
+    def attach(self, box: str, image: str, *, stdin: bool) -> Hijacked:
+        """The box's streams, before it starts: nothing of its output is lost.
+
+        Podman prepares the box's process here, and says here what keeps it from starting.
+        """
         wanted: dict[str, int | str] = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(stdin)}
         wanted["detachKeys"] = self.detach_keys
-        with translated(box):
+        with translated(image):
             hijacked = self.api.attach_socket(box, params=wanted)
         early = _early(hijacked)
         plain = getattr(hijacked, "_sock", hijacked)
@@ -235,14 +255,16 @@ class Engine:
             self.api._raise_for_status(answer)
         return Exit(box, answer)
 
-    def out_of_memory(self, box: str) -> bool:
+    def out_of_memory(self, box: str, patience: float = 0) -> bool:
         """Whether the box, or a process in it, was killed for want of memory; removed or not.
 
-        Read from the engine's past events, for a box that is removed takes its state along.
+        Read from the engine's past events, for a box that is removed takes its state along. With
+        `patience` one that comes up to so many seconds after the box's end is waited for.
         """
         wanted = {"container": [box], "event": ["oom"]}
         with translated(box):
-            events = self.api.events(since=0, until=int(time.time()) + 1, filters=wanted)
+            until = f"{time.time() + patience:.9f}"
+            events = self.api.events(since=0, until=until, filters=wanted)
             return any(True for _ in events)
 
     def resize(self, box: str, rows: int, columns: int) -> bool:
@@ -269,7 +291,9 @@ class Engine:
         """All boxes on the engine, whoever started them, the latest first; one call."""
         with translated("the engine"):
             found = self.api.containers(all=stopped, filters={"label": OWN})
-        return [_box(item) for item in found if (item.get("Labels") or {}).get(OWN)]
+        boxes = [_box(item) for item in found if (item.get("Labels") or {}).get(OWN)]
+        # Docker's order already, not Podman's
+        return sorted(boxes, key=lambda box: box.created, reverse=True)
 
     def names(self) -> frozenset[str]:
         """The names of all containers, gpubox's or not."""
@@ -294,6 +318,23 @@ class Engine:
 
     def is_running(self, box: str) -> bool:
         return bool(self.state(box)["Running"])
+
+    def programs(self, box: str) -> list[str]:
+        """The command lines of a box's processes; none where it does not run."""
+        with suppress(EngineError), translated(box):
+            return [str(process[-1]) for process in self.api.top(box)["Processes"] or ()]
+        return []
+
+    def end(self, box: str) -> tuple[int, str] | None:
+        """A box's last exit code and the end of its log; None while it runs, 0 if it is gone."""
+        code, log = 0, b""
+        with suppress(EngineError):  # the log may be kept elsewhere
+            state = self.state(box)
+            if state["Running"] and not state.get("Restarting"):
+                return None
+            code = int(state["ExitCode"])
+            log = self.log(box, lines=9)
+        return code, log.decode(errors="replace")
 
     def log(self, box: str, *, lines: int) -> bytes:
         with translated(box):
@@ -331,13 +372,18 @@ def connect(endpoint: Endpoint, seconds: float = _ANSWER_SECONDS) -> Engine:
         # or REQUESTS_CA_BUNDLE would take the place of the engine's own CA
         api: Any = client.api
         api.trust_env = False
-        headers = api.get(f"{api.base_url}/_ping", timeout=seconds).headers
+        answer = api.get(f"{api.base_url}/_ping", timeout=seconds)
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise _unreachable(error, endpoint, seconds) from error
+        raise unreachable(list(_causes(error)), endpoint, seconds) from error
     except ValueError as error:
         raise EngineError(f"Docker's config.json cannot be used: {error}") from None
-    api._version = headers.get("Api-Version") or client.version()["ApiVersion"]
-    return Engine(client, endpoint, headers.get("Libpod-Api-Version", ""))
+    version = answer.headers.get("Api-Version")
+    if not version:
+        raise _no_engine(answer, endpoint, seconds)
+    if _version(version) < _OLDEST:
+        raise too_old(version, endpoint)
+    api._version = version
+    return Engine(client, endpoint, answer.headers.get("Libpod-Api-Version", ""))
 
 
 def _tls(endpoint: Endpoint) -> docker.tls.TLSConfig | bool:
@@ -349,37 +395,12 @@ def _tls(endpoint: Endpoint) -> docker.tls.TLSConfig | bool:
     return docker.tls.TLSConfig(client_cert=pair, ca_cert=ca, verify=tls.verify)
 
 
-def _unreachable(error: BaseException, endpoint: Endpoint, seconds: float) -> EngineError:
-    """Why an engine does not answer, read from the chain of causes."""
-    causes, text = list(_causes(error)), str(error)
-    place = f"{endpoint.host} ({endpoint.source})"
-    if any(isinstance(cause, PermissionError) for cause in causes):
-        return EngineError(
-            f"no permission to use the engine at {place}",
-            "sudo usermod -aG docker $USER, then log in again (that group is as good as root)",
-        )
-    if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        return EngineError(
-            f"no engine at {place}: Docker is not installed, or not running",
-            "sudo systemctl start docker; gpubox --help shows what needs no engine",
-        )
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return EngineError(
-            f"no engine answers at {place}: it is not running", "sudo systemctl start docker"
-        )
-    if "timed out" in text:
-        return EngineError(
-            f"the engine at {place} does not answer within {seconds:g} s",
-            "sudo systemctl restart docker",
-        )
-    if "CERTIFICATE_VERIFY_FAILED" in text or "SSLError" in text:
-        return EngineError(
-            f"the certificate of the engine at {place} is not trusted: {_innermost(causes)}",
-            "point DOCKER_CERT_PATH to the folder with its ca.pem",
-        )
-    if "paramiko" in text:
-        return EngineError(f"ssh to {place} needs paramiko", "pip install 'docker[ssh]'")
-    return EngineError(f"no engine answers at {place}: {_innermost(causes)}")
+def _no_engine(answer: Any, endpoint: Endpoint, seconds: float) -> EngineError:
+    """Why what answers is no engine for us: its TLS asks for TLS in plain words."""
+    text = f"{answer.status_code} {answer.text}"
+    if "HTTPS" in text:
+        return unreachable([ConnectionError(text)], endpoint, seconds)
+    return no_engine(text, endpoint)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -455,7 +476,7 @@ def _early(hijacked: Any) -> bytes:
     plain.settimeout(0)
     try:
         return bytes(hijacked._response.raw._fp.fp.read1(262144) or b"")
-    except (AttributeError, BlockingIOError):
+    except (AttributeError, BlockingIOError, ssl.SSLWantReadError):
         return b""
 
 

@@ -6,7 +6,9 @@ caller's.
 
 from __future__ import annotations
 
+import re
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -21,11 +23,13 @@ from gpubox.errors import EngineError, GpuboxError
 from gpubox.faults import EngineSaid
 from gpubox.identity import GROUP, PASSWD, archive
 from gpubox.plan import Facts, Plan
-from gpubox.streams import SocketStream
+from gpubox.streams import stream
 from gpubox.terminal import Ending, How
 from gpubox.translate import arguments
 
 DELETED = "deleted"
+_INIT = re.compile(r"init -- ")  # before it becomes the command
+_INIT_SECONDS = 2
 
 Events = Iterator[Mapping[str, Any]]
 
@@ -80,10 +84,11 @@ class Launch(msgspec.Struct, frozen=True):
         self, facts: Facts, on_start: Callable[[Started], None]
     ) -> tuple[Started, Outcome]:
         """Start the box and stay with it until it ends or is left."""
+        keys = _detach_keys(self.engine)
         with ExitStack() as held:
             started = self._replanned(facts, partial(self._start_attached, held))
             on_start(started)
-            return started, accompany(self.engine, started)
+            return started, accompany(self.engine, started, keys)
 
     # --- plans
 
@@ -141,7 +146,7 @@ class Launch(msgspec.Struct, frozen=True):
         if deleted and hopeless and not self.engine.facts().mirrors:
             raise deleted
         try:
-            self.screen.pulling(source, self.engine.pull(source))
+            self.screen.pulling(source, self.engine.pull(source, self.screen.warn))
         except EngineSaid as refusal:
             raise deleted or refusal from refusal
         if source != plan.image:
@@ -154,11 +159,14 @@ class Launch(msgspec.Struct, frozen=True):
         with terminal.Signals():  # none may strike between create and start
             plain = not said.host_config and not plan.as_caller
             if plain and self.engine.has_image(plan.image):
-                return Started(self.engine.run_detached(said), plan)
-            box = self._create(plan)
-            with self._or_removed(box):
-                self.engine.start(box, plan.image)
-            return Started(box, plan)
+                started = Started(self.engine.run_detached(said), plan)
+            else:
+                started = Started(self._create(plan), plan)
+                with self._or_removed(started.box):
+                    self.engine.start(started.box, plan.image)
+            if plan.init:
+                _see_beyond_init(self.engine, started)
+            return started
 
     def _create(self, plan: Plan) -> str:
         box = self.engine.create(arguments(plan), self.screen.warn)
@@ -173,7 +181,7 @@ class Launch(msgspec.Struct, frozen=True):
             signals = attempt.enter_context(terminal.Signals())
             box = self._create(plan)
             with self._or_removed(box):
-                streams = self.engine.attach(box, stdin=plan.interactive)
+                streams = self.engine.attach(box, plan.image, stdin=plan.interactive)
                 ended = self.engine.exit_of(box)
                 self.engine.start(box, plan.image)
                 if plan.tty and signal.SIGINT in signals.arrived():
@@ -225,7 +233,19 @@ def _missing(image: str) -> EngineError:
 # --- the foreground
 
 
-def accompany(engine: Engine, started: Started) -> Outcome:
+def _detach_keys(engine: Engine) -> bytes:
+    """What leaves a box; said before there is one where it is nothing to type."""
+    try:
+        return terminal.detach_sequence(engine.detach_keys)
+    except ValueError as error:
+        raise EngineError(
+            f"detachKeys in Docker's config.json is '{engine.detach_keys}': {error}",
+            'write keys with commas between them: "ctrl-p,ctrl-q"',
+            exit_code=125,
+        ) from None
+
+
+def accompany(engine: Engine, started: Started, detach_keys: bytes) -> Outcome:
     """Be the box's terminal or pipes until it ends or is left."""
     box, plan, own = started.box, started.plan, started.foreground
     assert own is not None, "a box in the foreground"
@@ -233,19 +253,20 @@ def accompany(engine: Engine, started: Started) -> Outcome:
     def forward(arrived: signal.Signals) -> None:
         engine.signal(box, arrived.name)
 
-    stream = SocketStream(own.streams.socket, own.streams.early)
+    connection = stream(own.streams.socket, own.streams.early)
     try:
         ending = terminal.attach(
-            stream,
+            connection,
             own.signals,
             tty=plan.tty,
             stdin=plan.interactive,
             forward=forward,
             resize=partial(engine.resize, box) if plan.tty else None,
-            detach_keys=terminal.detach_sequence(engine.detach_keys),
+            detach_keys=detach_keys,
         )
     except GpuboxError:
         # nobody can follow it any more: a full disk, a broken stream
+        own.streams.hang_up()
         engine.signal(box, "SIGKILL")
         raise
     if ending.how is How.ENDED:
@@ -253,16 +274,29 @@ def accompany(engine: Engine, started: Started) -> Outcome:
         ending = terminal.outlast(own.exit.fileno(), own.signals, tty=plan.tty, forward=forward)
     outcome = _outcome(engine, started, own, ending)
     if plan.init:
-        _init_has_failed(engine, started, outcome.exit_code, stream.last)
+        _init_has_failed(engine, started, outcome.exit_code, connection.last_words())
     return outcome
 
 
-def _init_has_failed(engine: Engine, started: Started, code: int, output: bytes) -> None:
+def _see_beyond_init(engine: Engine, started: Started) -> None:
+    """Wait until the init process has run the command, or failed to."""
+    due = time.monotonic() + _INIT_SECONDS
+    while time.monotonic() < due:
+        programs = engine.programs(started.box)
+        end = None if programs else engine.end(started.box)
+        if end:
+            _init_has_failed(engine, started, *end)
+        if end or not all(_INIT.search(program) for program in programs):
+            return
+
+
+def _init_has_failed(engine: Engine, started: Started, code: int, text: str) -> None:
     """With an init process a missing program is no failed start, but this is what it means."""
-    text = output.decode(errors="replace")
-    if code in (126, 127) and faults.is_init_failure(text):
+    plan = started.plan
+    if code in (1, 126, 127) and faults.is_init_failure(text):  # 1: catatonit's, which is Podman's
         engine.remove(started.box)
-        raise faults.explain(text, started.plan.image)
+        program = next(iter((*plan.entrypoint, *plan.command)), "CMD")
+        raise faults.explain(text, plan.image, program)
 
 
 def _outcome(engine: Engine, started: Started, own: Foreground, ending: Ending) -> Outcome:
@@ -272,6 +306,7 @@ def _outcome(engine: Engine, started: Started, own: Foreground, ending: Ending) 
         case How.DETACHED:
             return Outcome(0, runs_on=True)
         case How.OUTPUT_GONE:
+            own.streams.hang_up()
             engine.signal(started.box, "SIGKILL")
             return Outcome(128 + signal.SIGPIPE, runs_on=False)
         case How.TERMINAL_GONE:

@@ -5,7 +5,10 @@ Bytes pass through. Knows no terminal, and of Docker only the eight bytes before
 
 from __future__ import annotations
 
+import os
+import re
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,26 +27,31 @@ class BoxStream(Protocol):
     def send(self, data: memoryview) -> int:
         """How many bytes went; 0: none now. OSError when the box's input is gone."""
 
-    def close_write(self) -> None:
-        """The end of the box's input; its output goes on."""
+    def close_write(self) -> bool:
+        """The end of the box's input; its output goes on. False: call again when sending can."""
 
     def pending(self) -> bool:
         """Whether bytes are here already that will not wake a poll."""
 
 
 _REMEMBERED = 512  # bytes
+_FRAME_HEADER = re.compile(rb"[\1\2]\0\0\0.{4}", re.DOTALL)
 
 
 class SocketStream:
     """A plain socket (unix, TCP). `early` came together with the engine's answer.
 
-    `last` holds the end of what was received, which tells why a box has ended.
+    The end of what was received is remembered: it may tell why a box has ended.
     """
+
+    _not_now: tuple[type[OSError], ...] = (BlockingIOError,)
+    # all was read, but the other end did not read all of ours
+    _over: tuple[type[OSError], ...] = (ConnectionResetError,)
 
     def __init__(self, connection: socket.socket, early: bytes = b"") -> None:
         connection.setblocking(False)
         self._socket, self._early = connection, early
-        self.last = b""
+        self._last = b""
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -51,30 +59,90 @@ class SocketStream:
     def recv(self, limit: int) -> bytes | None:
         if self._early:
             first, self._early = self._early[:limit], self._early[limit:]
-            return first
+            return self._remembered(first)
         try:
-            data = self._socket.recv(limit)
-            self.last = data[-_REMEMBERED:] or self.last
-            return data
-        except BlockingIOError:
+            return self._remembered(self._socket.recv(limit))
+        except self._not_now:
             return None
-        except ConnectionResetError:  # all was read, but the other end did not read all of ours
+        except self._over:
             return b""
         except OSError as error:
             raise EngineError(f"the connection to the box broke: {said(error)}") from None
 
+    def last_words(self) -> str:
+        """The last of what was received, in however many frames it came."""
+        return _FRAME_HEADER.sub(b"", self._last).decode(errors="replace")
+
+    def _remembered(self, data: bytes) -> bytes:
+        self._last = (self._last + data[-_REMEMBERED:])[-_REMEMBERED:]
+        return data
+
     def send(self, data: memoryview) -> int:
         try:
             return self._socket.send(data)
-        except BlockingIOError:
+        except self._not_now:
             return 0
 
-    def close_write(self) -> None:
+    def close_write(self) -> bool:
         with suppress(OSError):  # the other end may be gone already
             self._socket.shutdown(socket.SHUT_WR)
+        return True
 
     def pending(self) -> bool:
         return bool(self._early)
+
+
+class TlsStream(SocketStream):
+    """A socket behind TLS."""
+
+    _socket: ssl.SSLSocket
+    _not_now = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+    _over = (ConnectionResetError, ssl.SSLZeroReturnError)
+    _goodbye: bytes | None = None
+
+    def close_write(self) -> bool:
+        if self._goodbye is None:
+            while waiting := self._socket.pending():  # OpenSSL forgets it when it says goodbye
+                self._early += self._socket.recv(waiting)
+            self._goodbye = _close_notify(self._socket)
+        try:
+            self._goodbye = self._goodbye[os.write(self.fileno(), self._goodbye) :]
+        except BlockingIOError:
+            return False
+        except OSError:  # the other end is gone already
+            return True
+        return not self._goodbye
+
+    def pending(self) -> bool:
+        return super().pending() or self._socket.pending() > 0
+
+
+def stream(connection: socket.socket, early: bytes) -> SocketStream:
+    """A box's stream over a connection; `early` is what of it was read already."""
+    kind = TlsStream if isinstance(connection, ssl.SSLSocket) else SocketStream
+    return kind(connection, early)
+
+
+def _close_notify(connection: ssl.SSLSocket) -> bytes:
+    """The record that ends our direction of a TLS connection, not sent yet.
+
+    `shutdown` would leave ciphertext to read (https://github.com/python/cpython/issues/63080), and
+    OpenSSL's own also reads, and drops, what is received. So it says goodbye to a socket pair that
+    stands under the connection's number meanwhile.
+    """
+    number, real = connection.fileno(), os.dup(connection.fileno())
+    own, other = socket.socketpair()
+    with own, other:
+        own.setblocking(False)
+        os.dup2(own.fileno(), number)
+        try:
+            with suppress(OSError):  # nobody answers there
+                connection._sslobj.shutdown()  # type: ignore[attr-defined]
+        finally:
+            os.dup2(real, number, inheritable=False)
+            os.close(real)
+        own.shutdown(socket.SHUT_WR)  # so that there is an end to read, if nothing else
+        return other.recv(1 << 14)
 
 
 _HEADER = struct.Struct(">BxxxL")

@@ -16,9 +16,10 @@ import termios
 import tty as tty_modes
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 from time import monotonic
+
+import msgspec
 
 from gpubox.errors import GpuboxError
 from gpubox.streams import STDERR, STDOUT, BoxStream, Frames, said
@@ -39,8 +40,7 @@ class How(Enum):
     FORCED = auto()  # the third SIGINT or SIGTERM
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How it ended; with the signal that did it, if one did."""
 
     how: How
@@ -244,8 +244,7 @@ def _blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@dataclass
-class _Heed:
+class _Heed(msgspec.Struct):
     """What a signal leads to: it goes to the box, or it is the end."""
 
     forward: Forward
@@ -309,10 +308,15 @@ class _Input:
         self.fd, self._source, self._stream, self._keyboard = source.fd, source, stream, keyboard
         self._keys = DetachKeys(keys) if keyboard and keys else None
         self._open, self.unsent = open, memoryview(b"")
+        self._closing = False
 
     @property
     def wanted(self) -> bool:
         return self._open and not self.unsent
+
+    @property
+    def sending(self) -> bool:
+        return bool(self.unsent) or self._closing
 
     def resume(self) -> None:
         """Raw again, after the shell had the terminal while we were stopped."""
@@ -332,10 +336,12 @@ class _Input:
         if self._keyboard or self._source.hung_up():
             return Ending(How.TERMINAL_GONE)
         self._open = False
-        self._stream.close_write()  # everything is sent: only then is there another read
+        self._closing = not self._stream.close_write()  # all is sent, or nothing would be read
         return None
 
     def send(self) -> None:
+        if self._closing:
+            self._closing = not self._stream.close_write()
         try:
             while self.unsent and (sent := self._stream.send(self.unsent)):
                 self.unsent = self.unsent[sent:]
@@ -381,8 +387,7 @@ class _Output:
         return bool(self._unwritten)
 
 
-@dataclass
-class _Attachment:
+class _Attachment(msgspec.Struct):
     stream: BoxStream
     signals: Signals
     input: _Input
@@ -408,7 +413,7 @@ class _Attachment:
         if blocked is not None:
             poll.register(blocked, select.POLLOUT)
         events = select.POLLIN if blocked is None else 0
-        events |= select.POLLOUT if self.input.unsent else 0
+        events |= select.POLLOUT if self.input.sending else 0
         if events:
             poll.register(self.stream, events)
         due = self.window.tell()

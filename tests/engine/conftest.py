@@ -6,14 +6,17 @@ An engine that cannot be started fails the tests that need it, with the command 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import docker
+import docker.errors
 import pytest
 
 from lab.engine import Kind, PrivateEngine
 from lab.images import build_stand_in
 from lab.jupyter import JUPYTER, build_jupyter
+from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry
 
@@ -27,8 +30,8 @@ class Engines:
 
     def of(self, kind: Kind) -> PrivateEngine:
         if kind not in self.running:
-            engine = PrivateEngine(kind).start()
-            self.running[kind] = engine
+            made = PrivatePodman() if kind == "podman" else PrivateEngine(kind)
+            self.running[kind] = engine = made.start()
             build_stand_in(engine.host)
         return self.running[kind]
 
@@ -53,7 +56,8 @@ def remove_boxes(host: str) -> None:
     client = docker.DockerClient(base_url=host)
     try:
         for box in client.containers.list(all=True, ignore_removed=True):
-            client.api.remove_container(str(box.id), force=True, v=True)
+            with suppress(docker.errors.NotFound):  # it was about to remove itself
+                client.api.remove_container(str(box.id), force=True, v=True)
     finally:
         client.close()
 
@@ -83,6 +87,14 @@ def cdi_engine(engines: Engines) -> PrivateEngine:
     return engines.of("cdi")
 
 
+@pytest.fixture(scope="session")
+def podman(engines: Engines) -> PrivatePodman:
+    """Podman's Docker-compatible service, without GPUs."""
+    engine = engines.of("podman")
+    assert isinstance(engine, PrivatePodman)
+    return engine
+
+
 @pytest.fixture(scope="session", params=["stable", "cdi"])
 def engine(request: pytest.FixtureRequest, engines: Engines) -> PrivateEngine:
     """Both kinds, one after the other."""
@@ -96,7 +108,9 @@ def used_engine(request: pytest.FixtureRequest, engines: Engines) -> PrivateEngi
     if "engine" in request.fixturenames:
         chosen: PrivateEngine = request.getfixturevalue("engine")
         return chosen
-    return engines.of("cdi" if "cdi_engine" in request.fixturenames else "stable")
+    named: dict[str, Kind] = {"cdi_engine": "cdi", "podman": "podman"}
+    kinds = [kind for fixture, kind in named.items() if fixture in request.fixturenames]
+    return engines.of(kinds[0] if kinds else "stable")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -14,12 +15,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import docker
 import pytest
 
-from lab.engine import PrivateEngine
+from lab.engine import Kind, Network, PrivateEngine
 from lab.images import STAND_IN, build_stand_in
 from lab.machine import free_port
+from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry, Throttle
 from lab.waiting import wait_until
@@ -68,6 +69,16 @@ def traces() -> dict[str, list[str]]:
         line for line in _lines(["ps", "-eo", "args"]) if f"/tmp/gbx{os.getpid()}x" in line
     )
     return found
+
+
+def of_any_podman() -> list[list[str]]:
+    """What is where every Podman of a machine keeps its own."""
+    state = ("lib/containers", "lib/cni", "cache/containers")
+    running = ("containers", "libpod", "netns", "runc", "crun")
+    folders = [*(Path("/var", name) for name in state), *(Path("/run", name) for name in running)]
+    found = [sorted(map(str, folder.rglob("*"))) for folder in folders]
+    locks = [*Path("/dev/shm").glob("libpod*"), *cgroups("libpod_parent"), *cgroups("conmon")]
+    return [*found, sorted(map(str, locks))]
 
 
 def links() -> list[str]:
@@ -178,6 +189,17 @@ def test_an_engine_starts_in_a_moment_and_leaves_nothing(engine: PrivateEngine) 
     assert traces() == before
 
 
+def test_podmans_service_is_as_private_and_leaves_nothing() -> None:
+    before = traces(), of_any_podman()
+    with PrivatePodman() as podman:
+        build_stand_in(podman.host)
+        done = docker_cli(podman, "run", "-d", "-p", "80", "--init", STAND_IN, "sleep", "600")
+        assert done.returncode == 0, done.stderr
+        assert of_any_podman() == before[1]
+        assert traces()["firewall"] == before[0]["firewall"]
+    assert (traces(), of_any_podman()) == before
+
+
 def test_killed_and_started_again_an_engine_has_its_data(engine: PrivateEngine) -> None:
     docker_cli(engine, "run", "-d", "--name", "keeper", STAND_IN, "sleep", "600")
     engine.kill()
@@ -194,17 +216,31 @@ def test_engines_live_side_by_side_in_one_process(
     assert len(ids) == 2
 
 
-def test_an_engine_also_listens_on_tcp_if_asked() -> None:
-    with PrivateEngine("stable", gpu_count=0, tcp=True) as engine:
-        client = docker.DockerClient(base_url=engine.tcp_host)
-        assert client.ping()
-        client.close()
+@pytest.mark.parametrize("network", ["tcp", "tls"])
+def test_an_engine_also_listens_on_the_network_if_asked(network: Network) -> None:
+    with PrivateEngine("stable", gpu_count=0, network=network) as engine:
+        version = [str(engine.docker), "version", "--format", "{{.Server.Version}}"]
+        there = engine.environ() | engine.network_env
+        assert subprocess.run(version, env=there, check=True, capture_output=True).stdout
 
 
-def test_kill_9_of_the_parent_leaves_no_process_and_the_next_start_sweeps_the_rest() -> None:
+def test_an_engine_behind_tls_refuses_strangers() -> None:
+    with PrivateEngine("stable", gpu_count=0, network="tls") as engine:
+        address = engine.network_host.replace("tcp:", "https:")
+        trusting = ssl.create_default_context(cafile=str(engine.certificates / "ca.pem"))
+        with pytest.raises((ssl.SSLError, ConnectionError, urllib.error.URLError)):
+            urllib.request.urlopen(f"{address}/_ping", context=trusting)
+        trusting.load_cert_chain(engine.certificates / "cert.pem", engine.certificates / "key.pem")
+        assert urllib.request.urlopen(f"{address}/_ping", context=trusting).read() == b"OK"
+
+
+@pytest.mark.parametrize("kind", ["stable", "podman"])
+def test_kill_9_of_the_parent_leaves_no_process_and_the_next_start_sweeps_the_rest(
+    kind: Kind,
+) -> None:
     script = "docker run -d nvidia/cuda:8.0-cudnn5-devel sleep 600; echo $DOCKER_HOST; read _"
     parent = subprocess.Popen(
-        [sys.executable, "-m", "lab", "run", "--", "sh", "-c", script],
+        [sys.executable, "-m", "lab", "run", "--kind", kind, "--", "sh", "-c", script],
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

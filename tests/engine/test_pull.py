@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -201,13 +202,32 @@ def test_a_login_that_docker_knows_is_used(stable_engine: PrivateEngine, gpubox:
         assert gpubox(*QUICK, image, "echo", "hello").stdout == b"hello\n"
 
 
+@pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
 def test_a_credential_helper_that_is_not_there_does_not_stop_a_public_pull(
-    gpubox: Gpubox, mirror: Registry
+    gpubox: Gpubox, mirror: Registry, key: str
 ) -> None:
-    configure(gpubox, {"credsStore": "nowhere"})
+    helper = "nowhere" if key == "credsStore" else {mirror.address: "nowhere"}
+    configure(gpubox, {key: helper})
     done = gpubox(*QUICK, PROFILE, "echo", "hello", env={"GPUBOX_REGISTRY": mirror.address})
     assert done.stdout == b"hello\n", done.stderr
-    assert done.stderr.count(b"\n") == 2  # the pull's two lines
+    warning, *pull = done.stderr.decode().splitlines()
+    assert warning.startswith("warning: pulling without a login: ")
+    assert "docker-credential-nowhere not installed" in warning
+    assert len(pull) == 2
+
+
+def test_a_credential_helper_that_fails_does_not_stop_a_public_pull(
+    gpubox: Gpubox, mirror: Registry, tmp_path: Path
+) -> None:
+    configure(gpubox, {"credsStore": "broken"})
+    helper = tmp_path / "docker-credential-broken"
+    helper.write_text("#!/bin/sh\necho the keyring is locked >&2\nexit 1\n")
+    helper.chmod(0o755)
+    path = f"{tmp_path}:{gpubox.env['PATH']}"
+    there = {"GPUBOX_REGISTRY": mirror.address, "PATH": path}
+    done = gpubox(*QUICK, PROFILE, "echo", "hello", env=there)
+    assert done.stdout == b"hello\n", done.stderr
+    assert b"\nwarning: pulling without a login: " in done.stderr  # behind the helper's own words
 
 
 def configure(gpubox: Gpubox, config: dict[str, object]) -> None:

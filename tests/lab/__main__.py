@@ -1,7 +1,7 @@
-"""`python -m lab run [--kind stable|cdi] -- COMMAND...`: COMMAND beside an engine of its own.
+"""`python -m lab run [--kind KIND] -- COMMAND...`: COMMAND beside an engine of its own.
 
-The engine has simulated GPUs and the stand-in CUDA image; all of it ends with COMMAND, whose exit
-code this is.
+The engine has simulated GPUs (Podman has none) and the stand-in CUDA image; all of it ends with
+COMMAND, whose exit code this is.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import argparse
 import signal
 import subprocess
 import sys
+from typing import get_args
 
-from lab.engine import PrivateEngine
+from lab.engine import Kind, PrivateEngine
 from lab.errors import LabError
 from lab.images import build_stand_in
 from lab.newer import newer_engine
+from lab.podman import PrivatePodman
 
 
 def main() -> int:
@@ -24,7 +26,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     try:
-        with PrivateEngine(wanted.kind, gpu_count=wanted.gpus) as engine:
+        with _engine(wanted.kind, wanted.gpus) as engine:
             build_stand_in(engine.host, *wanted.tag)
             return _run(wanted.command, engine)
     except LabError as error:
@@ -37,11 +39,15 @@ def _arguments() -> argparse.Namespace:
     actions = parser.add_subparsers(required=True, dest="action", metavar="run|fetch")
     actions.add_parser("fetch", help="get the newer engine, if it is not there yet")
     run = actions.add_parser("run", help="run COMMAND beside a private engine")
-    run.add_argument("--kind", choices=("stable", "cdi"), default="stable")
+    run.add_argument("--kind", choices=get_args(Kind), default="stable")
     run.add_argument("--gpus", type=int, default=4, help="how many are simulated (0: no support)")
     run.add_argument("--tag", action="append", default=[], help="one more tag of the stand-in")
     run.add_argument("command", nargs="+", metavar="COMMAND")
     return parser.parse_args()
+
+
+def _engine(kind: Kind, gpu_count: int) -> PrivateEngine:
+    return PrivatePodman() if kind == "podman" else PrivateEngine(kind, gpu_count=gpu_count)
 
 
 def _fetch() -> int:

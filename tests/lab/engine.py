@@ -17,13 +17,15 @@ from types import TracebackType
 from typing import Literal
 
 from lab import gpus
+from lab.certificates import make_certificates
 from lab.errors import LabError
 from lab.machine import INSTALL, SYSTEM, found, free_port, require_root
 from lab.newer import newer_engine
 from lab.traces import add_bridge, new_folder, remove, sweep
 from lab.waiting import wait_until
 
-Kind = Literal["stable", "cdi"]
+Kind = Literal["stable", "cdi", "podman"]  # the last is lab.podman's
+Network = Literal["tcp", "tls"]
 
 # All that dockerd and its children start. A PATH of just these keeps a real NVIDIA hook out.
 NEEDED = ("dockerd", "containerd", "containerd-shim-runc-v2", "runc", "docker-proxy", "docker-init")
@@ -46,6 +48,7 @@ BOOT = (
     'echo 1 >"$0/on" && mount --bind "$0/on" /proc/sys/net/ipv4/ip_forward && '
     'rm -rf "$0/pid" "$0/exec" && env PATH="$0/bin" TMPDIR="$0/tmp" "$@"; exit $?'
 )
+SMALL_DISK = ("sh", "-c", 'mount -t tmpfs -o "size=$0" tmpfs "$1" && shift && exec "$@"')
 
 
 class PrivateEngine:
@@ -53,6 +56,8 @@ class PrivateEngine:
 
     `stable` is the distribution's with NVIDIA's hook simulated, `cdi` a newer one with CDI specs
     and no hook. `gpu_count=0` is an engine without any GPU support. `group` may use the socket.
+    With `network` it also listens on loopback, plainly or to those with its certificates. With
+    `disk`, a size like `32m`, its data has that much room in memory, and does not outlive `kill`.
     """
 
     def __init__(
@@ -60,19 +65,21 @@ class PrivateEngine:
         kind: Kind = "stable",
         *,
         gpu_count: int = 4,
-        tcp: bool = False,
+        network: Network | None = None,
         group: str = "root",
+        disk: str = "",
     ) -> None:
         self.kind = kind
         self.group = group
+        self._disk = disk
         self.simulated = gpus.simulated(gpu_count)
         self.gpus = [gpu.uuid for gpu in self.simulated]
-        self._tcp = tcp
+        self._network = network
         self._process: subprocess.Popen[bytes] | None = None
         self._init = 0
         self._held = contextlib.ExitStack()
         self.folder = Path()
-        self.tcp_host = ""
+        self.network_host = ""
 
     # What a client needs -----------------------------------------------------------------------
 
@@ -98,6 +105,18 @@ class PrivateEngine:
             "DOCKER_CONFIG": str(self.folder / "config"),
             "PATH": f"{self.folder}/client:{os.environ.get('PATH', SYSTEM)}",
         }
+
+    @property
+    def network_env(self) -> dict[str, str]:
+        """What makes a client come by its network listener instead of the socket."""
+        there = {"DOCKER_HOST": self.network_host}
+        if self._network == "tls":
+            there |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(self.certificates)}
+        return self.env | there
+
+    @property
+    def certificates(self) -> Path:
+        return self.folder / "certificates"
 
     def environ(self, **more: str) -> dict[str, str]:
         """The whole environment for a child process: this one's, with no other Docker in it."""
@@ -175,7 +194,6 @@ class PrivateEngine:
         self._held.callback(os.close, lock)
         try:
             self._furnish(search)
-            add_bridge(self.name)
         except BaseException:
             self.stop()
             raise
@@ -186,8 +204,11 @@ class PrivateEngine:
         link_programs(self.folder / "bin", search)
         (self.folder / "client/docker").symlink_to(found("docker", search))
         self._write_gpus()
-        self._tcp_port = free_port() if self._tcp else 0
-        self.tcp_host = f"tcp://127.0.0.1:{self._tcp_port}" if self._tcp else ""
+        if self._network:
+            self.network_host = f"tcp://127.0.0.1:{free_port()}"
+        if self._network == "tls":
+            make_certificates(self.certificates)
+        add_bridge(self.name)
 
     def _write_gpus(self) -> None:
         config = "{}"
@@ -208,7 +229,7 @@ class PrivateEngine:
     def _launch(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*ENCLOSE, BOOT, str(self.folder), *self._command()],
+                self._boot(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -216,6 +237,11 @@ class PrivateEngine:
                 start_new_session=True,  # Ctrl-C is for the program that was started, not for it
             )
         wait_until(self._answers, 30, what="the engine's first answer")
+
+    def _boot(self) -> list[str]:
+        """The whole command line: the enclosure, and the engine in it."""
+        disk = [*SMALL_DISK, self._disk, f"{self.folder}/data"] if self._disk else []
+        return [*ENCLOSE, BOOT, str(self.folder), *disk, *self._command()]
 
     def _command(self) -> list[str]:
         folder = self.folder
@@ -231,8 +257,14 @@ class PrivateEngine:
         ]
 
     def _listeners(self) -> list[str]:
-        tcp = ["-H", self.tcp_host, "--tls=false"] if self.tcp_host else []
-        return ["-H", self.host, *tcp]
+        unix, network = ["-H", self.host], ["-H", self.network_host]
+        if not self._network:
+            return unix
+        if self._network == "tcp":
+            return [*unix, *network, "--tls=false"]
+        own = self.certificates / "server"
+        pair = [f"--tlscert={own}/cert.pem", f"--tlskey={own}/key.pem"]
+        return [*unix, *network, "--tlsverify", f"--tlscacert={self.certificates}/ca.pem", *pair]
 
     def _answers(self) -> bool:
         assert self._process is not None

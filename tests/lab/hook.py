@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 LAB = Path(__file__).parent.parent
+REFUSAL = LAB / "refusal"  # while it is there: what NVIDIA's tool would say, written by a test
 VARIABLE = "NVIDIA_VISIBLE_DEVICES="
 # Runs in the box's mount namespace, where the host's own files are still in sight.
 INJECT = """
@@ -53,6 +54,8 @@ def main() -> None:
     indexes = wanted(config["process"]["env"])
     if not indexes:
         return
+    if REFUSAL.exists():
+        sys.exit(REFUSAL.read_text())
     settings = {
         "root": str(bundle / config["root"]["path"]),
         "lab": str(LAB),

@@ -33,8 +33,14 @@ def inspected(client: DockerClient, name: str) -> dict[str, Any]:
     for mount in found["Mounts"]:
         if len(mount.get("Name", "")) == 64:  # a volume without a name has a random one
             mount["Name"] = mount["Source"] = "anonymous"
-    found["Config"]["Env"].sort()  # `docker` itself shuffles repeated variables
+    if found["Config"]["Hostname"] == found["Id"][:12]:  # nobody has said one
+        found["Config"]["Hostname"] = ""
+    # `docker` itself shuffles repeated variables and -v, and older ones the limits
+    found["Config"]["Env"].sort()
+    (found["HostConfig"]["Binds"] or []).sort()
+    (found["HostConfig"]["Ulimits"] or []).sort(key=lambda limit: limit["Name"])
     found["Mounts"].sort(key=lambda mount: mount["Destination"])
+    found["Networks"] = sorted(found["NetworkSettings"]["Networks"])
     found["HostConfig"]["NetworkMode"] = found["HostConfig"]["NetworkMode"].replace(
         "default", "bridge"
     )

@@ -18,6 +18,8 @@ from lab.errors import LabError
 from lab.machine import INSTALL, SYSTEM, found
 from lab.waiting import wait_until
 
+CGROUPS = Path("/sys/fs/cgroup")
+
 _numbers = itertools.count()
 
 
@@ -55,9 +57,20 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder)  # errors are not ignored: a mount that leaked is to be seen
 
 
+def add_cgroups(name: str) -> list[Path]:
+    """One for an engine that makes none by itself, in each hierarchy; their tops are returned."""
+    unified = (CGROUPS / "cgroup.procs").exists()
+    tops = [CGROUPS] if unified else [top for top in CGROUPS.iterdir() if not top.is_symlink()]
+    for top in tops:
+        (top / name).mkdir()
+        for key in ("cpuset.cpus", "cpuset.mems"):  # empty in a new one of version 1
+            if (top / key).exists():
+                (top / name / key).write_text((top / key).read_text())
+    return tops
+
+
 def _remove_cgroups(name: str) -> bool:
-    root = Path("/sys/fs/cgroup")
-    tops = [*root.glob(name), *root.glob(f"*/{name}")]
+    tops = [*CGROUPS.glob(name), *CGROUPS.glob(f"*/{name}")]
     for top in tops:
         for folder, _, _ in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):  # still busy: the caller comes again

@@ -170,7 +170,7 @@ def test_missing_certificates_are_named(tmp_path: Path) -> None:
     environ = {"DOCKER_HOST": FAR, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": folder}
     with pytest.raises(EngineError) as caught:
         endpoint(environ, tmp_path)
-    assert f"{folder}/cert.pem and no {folder}/key.pem" in caught.value.problem
+    assert f"{folder}/cert.pem, {folder}/key.pem" in caught.value.problem
     assert "ca.pem" not in caught.value.problem
     assert "DOCKER_CERT_PATH" in caught.value.hint
 

@@ -38,7 +38,8 @@ ACTING = {
     "streams": "errors",
     "terminal": "errors streams",
     "jupyter": "",
-    "engine": "contexts docker_words errors faults plan",
+    "unreachable": "contexts errors faults",
+    "engine": "contexts docker_words errors faults plan unreachable values",
     "launch": "catalog engine errors faults host identity plan streams terminal translate values",
     "render": "progress",
 }
