@@ -1,7 +1,8 @@
 """What an engine said, as what it means to the person at the keyboard.
 
 Texts in, problem and fix out. The class of a failure is read from its text, for status codes
-differ between engines. Knows no engine itself; the texts were seen on Docker 20.10 and 28.
+differ between engines. Knows no engine itself; the texts were seen on Docker 20.10 and 28
+and on Podman 4.3.
 """
 
 from __future__ import annotations
@@ -12,6 +13,11 @@ from typing import NamedTuple
 from gpubox.errors import EngineError
 
 WITHOUT_GPU = "or run without a GPU: --gpus none"
+# by Linux's numbers, from 0
+RLIMITS = (
+    *("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks"),
+    *("sigpending", "msgqueue", "nice", "rtprio", "rttime"),
+)
 
 
 class Fault(NamedTuple):
@@ -29,14 +35,19 @@ FAULTS = (
     Fault(
         r'could not select device driver "cdi"',
         "the engine's CDI support is off",
-        "set features.cdi in Docker's daemon.json and restart it (on by default from Docker 28.2),"
-        f" {WITHOUT_GPU}",
+        "Docker 28.2 and newer have it on, Docker 25 with features.cdi in its daemon.json;"
+        " or leave the --device out",
     ),
     Fault(
         r"could not select device driver|no known GPU vendor found",
         "the engine has no NVIDIA support, so it can give no GPU",
         "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure"
         f" && sudo systemctl restart docker; {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"unresolvable CDI devices (?P<what>(?!nvidia\.com/gpu=)[^\s,\"]*[^\s,:\"])",
+        "the engine has no CDI device '{what}'",
+        "docker info lists those that it has; correct the name behind --device",
     ),
     Fault(
         r"unresolvable CDI devices (?P<what>[^\s,\"]*[^\s,:\"](?:, [^\s,\"]*[^\s,:\"])*)",
@@ -49,12 +60,17 @@ FAULTS = (
         "nvidia-smi -L lists its GPUs",
     ),
     Fault(
-        r"nvidia-container-cli: requirement error: unsatisfied condition: (?P<what>cuda>=?[\d.]+)",
+        r"requirement error: unsatisfied condition: (?P<what>cuda ?>=? ?[\d.]+)",
         "the NVIDIA driver is too old for {it}: it needs {what}",
         "nvidia-smi shows the driver's CUDA; take an older CUDA, or update the driver",
     ),
     Fault(
-        r"nvml error: driver not loaded|libnvidia-ml\.so",
+        r"libnvidia-ml\.so",
+        "the NVIDIA container tools find no driver on the engine's machine (libnvidia-ml.so)",
+        f"install the driver, nvidia-smi must work there; {WITHOUT_GPU}",
+    ),
+    Fault(
+        r"nvml error: driver not loaded",
         "the NVIDIA driver is not loaded on the engine's machine",
         f"nvidia-smi must work there first; {WITHOUT_GPU}",
     ),
@@ -75,7 +91,7 @@ FAULTS = (
         f"sudo nvidia-ctk runtime configure && sudo systemctl restart docker; {WITHOUT_GPU}",
     ),
     Fault(
-        r"nvidia-container-cli: (?P<what>[^\n]+)",
+        r"nvidia-container-cli: (?P<what>[^\n]+?)(?:: unknown)?(?:\n|$)",
         "the NVIDIA container tools failed: {what}",
         f"nvidia-smi must work on the engine's machine first; {WITHOUT_GPU}",
     ),
@@ -93,8 +109,10 @@ FAULTS = (
         "ss -ltnp shows which; take another port with -p",
     ),
     Fault(
-        r"bind: cannot assign requested address",
-        "an address to publish on is not this machine's",
+        r"listen \w+ (?P<what>\[\S*?\]|[\d.]+):\d+: bind: cannot assign requested address|"
+        r"failed to bind host port for (?P<what2>\[\S*?\]|[\d.]+):"
+        r".*cannot assign requested address",
+        "{what} is no address of the engine's machine, so nothing can be published on it",
         "ip address shows the machine's own; without an address it is 127.0.0.1",
     ),
     Fault(
@@ -120,8 +138,20 @@ FAULTS = (
         "a network file system that mistrusts root (root_squash) must let others pass",
     ),
     Fault(
+        r"error mounting \"[^\"]+\" to rootfs at \"(?P<what>[^\"]+)\""
+        r".*(?:inside /proc|not of type proc)",
+        "nothing can be mounted on {what}: it is the kernel's own in every box",
+        "choose another place in the box",
+    ),
+    Fault(
+        r"to rootfs at \"(?P<what>[^\"]+)\": open o_path procfd: .*not a directory",
+        "nothing can be mounted on {what} of the box: a part of that path is a file",
+        "choose another place in the box",
+    ),
+    Fault(
         r"error mounting \"(?P<what>[^\"]+)\" to rootfs at \"(?P<to>[^\"]+)\".*not a directory",
-        "{what} and {to} in the box cannot be mounted on each other: one is a file, one a folder",
+        "{what} cannot be mounted on {to} of the box: one is a file, the other a folder",
+        "mount a file on a file or a new name, a folder on a folder or a new name",
     ),
     Fault(
         r"[Dd]uplicate mount point:? (?P<what>\S+)",
@@ -134,21 +164,25 @@ FAULTS = (
         "sudo mount --make-rshared {what}, or leave the propagation out",
     ),
     Fault(
+        r"while adding custom device \"(?P<what>[^\"]+)\": not a device node",
+        "{what} on the engine's machine is no device",
+        "-v {what}:{what} mounts a file or a folder",
+    ),
+    Fault(
         r"error gathering device information while adding custom device \"(?P<what>[^\"]+)\"|"
         # Podman's, of a CDI name
         r"(?P<what2>/dev/[^\s:\"]+|[\w.-]+/[\w-]+=[^\s:\"]+): no such file or directory",
         "no device {what} on the engine's machine",
         "correct the path behind --device",
     ),
-    Fault(
-        r"error setting rlimit type 8: operation not permitted",
-        "the engine may not raise the memlock limit",
-        "leave --ulimit memlock out, or let the engine's service have LimitMEMLOCK=infinity",
-    ),
-    Fault(
-        r"error setting rlimit type (?P<what>\d+)",
-        "the engine may not set a limit (rlimit type {what})",
-        "leave the --ulimit out, or raise the limits of the engine's service",
+    *(
+        Fault(
+            rf"error setting rlimit type {number}: operation not permitted",
+            f"the engine may not raise the {name} limit",
+            f"leave --ulimit {name} out, or let the engine's service have"
+            f" Limit{name.upper()}=infinity",
+        )
+        for number, name in enumerate(RLIMITS)
     ),
     # --- the command
     Fault(
@@ -162,8 +196,17 @@ FAULTS = (
         "--user UID:GID needs none",
     ),
     Fault(
-        r"[Cc]annot mkdir: (?P<what>\S+) is not a directory",
-        "{what} is a file in the image and cannot be the working directory",
+        r"uids and gids must be in range (?P<what>[\d-]+)",
+        "a user's or group's number is outside {what}",
+        "correct it behind --user; --user host is you",
+    ),
+    Fault(
+        r"[Cc]annot mkdir: (?P<what>\S+) is not a directory|"
+        r"workdir \"(?P<what3>[^\"]+)\" exists on container \S+ but is not a directory|"  # Podman's
+        # on the engine's side of the image's files, which is nothing to show
+        r"lstat \S*/[0-9a-f]{64}(?:/merged)?(?P<what2>/\S+): not a directory",
+        "{what} cannot be the working directory: it is a file in the image, or below one",
+        "choose a folder with --workdir",
     ),
     Fault(
         r"chdir to cwd \(\"(?P<what>[^\"]+)\"\)",
@@ -171,14 +214,16 @@ FAULTS = (
         "choose a folder with --workdir",
     ),
     Fault(
-        r"\[FATAL tini \(\d+\)\] exec (?P<what>.+) failed: No such file or directory",
+        r"\[FATAL tini \(\d+\)\] exec (?P<what>.*) failed: (?:No such file or|Not a) directory|"
+        r"\(catatonit:\d+\): failed to exec pid1: No such file or directory",
         "there is no program '{what}' in {it}",
         "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are",
         127,
     ),
     Fault(
-        r"\[FATAL tini \(\d+\)\] exec (?P<what>.+) failed: (?P<why>[^\r\n]+)",
-        "'{what}' in {it} is no program that can run: {why}",
+        r"\[FATAL tini \(\d+\)\] exec (?P<what>.*) failed: |"
+        r"\(catatonit:\d+\): failed to exec pid1: ",
+        "'{what}' in {it} is no program that can run",
         "it is a folder, or lacks the x permission: chmod +x, or name its interpreter",
         126,
     ),
@@ -198,33 +243,78 @@ FAULTS = (
         126,
     ),
     Fault(
+        r"exec: \"(?P<what>[^\"]*)\": stat [^:]*: not a directory",
+        "there is no program '{what}' in {it}: a part of its path is a file",
+        "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are",
+    ),
+    Fault(
         r"exec format error",
         "the program is made for another kind of processor, or is a script without #!",
         "name its interpreter, or take an image for this machine",
         126,
     ),
+    Fault(
+        r"container-init binary not found on the host",
+        "the engine has no init program to put into the box: Podman takes catatonit for it",
+        "sudo apt-get install catatonit on the engine's machine, or start without: --no-init",
+    ),
     # --- limits
+    Fault(
+        r"unable to set memory limit to (?P<what>\d+) ",  # Podman's; Docker has a least one
+        "the memory limit is too small: a box does not even start within {what} bytes",
+        "give the box more with -m, like -m 8g",
+    ),
     Fault(
         r"[Mm]inimum memory limit allowed is (?P<what>\S+)",
         "the memory limit is too small: the least is {what}",
+        "give the box more with -m, like -m 8g",
+    ),
+    Fault(
+        r"failed to write \"\d{1,3}\": write \S+/cpu\.(?:cfs_quota_us|max): invalid argument",
+        "the part of a CPU is too small: the least is 0.01",
+        "give the box more with --cpus, like --cpus 1",
     ),
     Fault(
         r"[Rr]ange of CPUs is from (?P<what>.+?), as",
-        "the engine's machine has fewer CPUs: it gives {what}",
-        "nproc counts them",
+        "the engine's machine cannot give so many CPUs: it gives {what}",
+        "choose a number in that range with --cpus",
     ),
     Fault(
-        r"invalid CapAdd: unknown capability: \"?(?P<what>[^\"\s]+)",
+        r"invalid CapAdd: unknown capability: \"?(?P<what>[^\"\s]+)|"
+        r"\"(?P<what2>\w+)\": unknown capability",
         "there is no capability '{what}'",
         "man 7 capabilities lists them, without CAP_",
     ),
     Fault(
-        r"[Nn]o such container: (?P<what>\S+)",
+        r"invalid --security-opt \d+: \"(?P<what>[^\"]*)\"",
+        "there is no security option '{what}'",
+        "there is: apparmor=PROFILE, label=LABEL, seccomp=FILE, no-new-privileges",
+    ),
+    Fault(
+        r"string (?P<what>\S+) is not a valid (?P<kind>\w+) for seccomp",
+        "the seccomp profile names '{what}', and there is no such {kind}",
+        "correct the file behind --security-opt seccomp=",
+    ),
+    Fault(
+        r"cannot join network .*non running container: (?:container )?(?P<what>\S+)|"
+        r"join IPC .*container (?P<what2>\S+) is not running",
+        "the container {what}, which the box was to share with, does not run",
+        "docker start {what}",
+    ),
+    Fault(
+        r"[Ii]nvalid IPC mode: (?P<what>\S+)",
+        "there is no IPC mode '{what}'",
+        "there is: host, private, shareable, none, container:NAME",
+    ),
+    Fault(
+        r"[Nn]o such container: (?P<what>\S+)|"
+        r"no container with name or ID \"(?P<what2>[^\"]+)\" found",
         "no container '{what}'",
         "gpubox ps -a lists yours",
     ),
     Fault(
-        r"network (?P<what>\S+) not found",
+        r"network (?P<what>\S+) not found|"
+        r"unable to find network with name or ID (?P<what2>[^\s:]+)",
         "the engine has no network '{what}'",
         "docker network ls lists them",
     ),
@@ -283,7 +373,17 @@ FAULTS = (
         "check the network and the proxy of the engine, then try again",
     ),
     Fault(
-        r"filesystem layer verification failed|unexpected commit digest|unknown blob",
+        r"unexpected (?:HTTP )?status\b.*: (?P<what>5\d\d[^\n]*)",
+        "the registry of {it} has failed: {what}",
+        "try again later",
+    ),
+    Fault(
+        r"unknown blob",
+        "the registry has lost a layer of {it}",
+        "pull it from another registry, or have it pushed there again",
+    ),
+    Fault(
+        r"filesystem layer verification failed|unexpected commit digest",
         "the registry sent a damaged layer of {it}",
         "try again; a mirror may hold a bad copy",
     ),
@@ -313,15 +413,16 @@ class EngineSaid(EngineError):
         self.text = text
 
 
-def explain(text: str, it: str) -> EngineSaid:
+def explain(text: str, it: str, program: str = "") -> EngineSaid:
     """The error for what the engine said about `it` (an image, a box, a command).
 
+    `program` is what was to run, for texts that do not name it.
     A text that nobody has met yet is passed on as it is, without the engine's own prefixes.
     """
     for fault in FAULTS:
         if match := re.search(fault.pattern, text):
             groups = {key.rstrip("23"): value for key, value in match.groupdict().items() if value}
-            words = {"it": it, "what": "", **groups}
+            words = {"it": it, "what": program, **groups}
             problem, hint = fault.problem.format(**words), fault.hint.format(**words)
             return EngineSaid(text, problem, hint, fault.exit_code)
     return EngineSaid(text, f"the engine says: {_tail(text)}", "", 125)
@@ -329,7 +430,8 @@ def explain(text: str, it: str) -> EngineSaid:
 
 def is_init_failure(text: str) -> bool:
     """Whether a box's last words are its init process's, which could not run the command."""
-    return bool(re.search(r"\[FATAL tini \(\d+\)\] exec .+ failed: ", text))
+    said = r"\[FATAL tini \(\d+\)\] exec .* failed: |\(catatonit:\d+\): failed to exec pid1: "
+    return bool(re.search(said, text))
 
 
 def is_gpu_refusal(text: str) -> bool:
@@ -347,6 +449,7 @@ def is_name_taken(text: str) -> bool:
 
 def _tail(text: str) -> str:
     """What follows the runtime's chain of prefixes, on one line."""
-    for prefix in ("unable to start container process: ", "OCI runtime create failed: "):
+    for prefix in ("unable to start container process: ", "runc create failed: "):
         text = text.rpartition(prefix)[2] or text
+    text = re.sub(r"^preparing container \w+ for attach: ", "", text)  # Podman's
     return " ".join(text.removesuffix(": unknown").split())

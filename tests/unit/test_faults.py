@@ -6,12 +6,21 @@ The texts are of Docker 20.10 (OLD) and 28 (NEW) and of Podman 4.3 (PODMAN), wit
 from __future__ import annotations
 
 import re
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 
-from gpubox import faults
-from gpubox.faults import explain, is_gpu_refusal, is_name_taken, is_port_taken
+from gpubox import faults, unreachable
+from gpubox.faults import (
+    explain,
+    is_gpu_refusal,
+    is_init_failure,
+    is_name_taken,
+    is_port_taken,
+)
+from gpubox.streams import SocketStream
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -59,6 +68,11 @@ FAULTS = [
         "nvidia-ctk cdi list",
     ),
     (
+        f"{NEW}CDI device injection failed: unresolvable CDI devices vendor.com/net=7: unknown",
+        "no CDI device 'vendor.com/net=7'",
+        "docker info",
+    ),
+    (
         f"{NEW}CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=7,"
         " nvidia.com/gpu=0:1: unknown",
         "no GPU 'nvidia.com/gpu=7, nvidia.com/gpu=0:1'",
@@ -74,13 +88,18 @@ FAULTS = [
     (
         f"{OLD_HOOK}{CLI}initialization error: load library failed: libnvidia-ml.so.1: cannot open"
         " shared object file: no such file or directory: unknown",
-        "driver is not loaded",
+        "find no driver",
         "nvidia-smi must work",
     ),
     (
         f"{NEW_HOOK}{CLI}requirement error: unsatisfied condition: cuda>=12.8, please update your"
         " driver to a newer version, or use an earlier cuda container",
         "too old for a/b:c: it needs cuda>=12.8",
+        "take an older CUDA",
+    ),
+    (
+        f"{OLD_HOOK}{CLI}requirement error: unsatisfied condition: cuda >= 10.0: unknown",
+        "too old for a/b:c: it needs cuda >= 10.0",
         "take an older CUDA",
     ),
     (
@@ -92,6 +111,11 @@ FAULTS = [
         f"{NEW_HOOK}{CLI}mount error: failed to add device rules",
         "tools failed: mount error: failed to add device rules",
         "--gpus none",
+    ),
+    (
+        f"{OLD_HOOK}{CLI}mount error: failed to add device rules: unknown",
+        "tools failed: mount error: failed to add device rules",
+        "nvidia-smi must work",
     ),
     ("Unknown runtime specified nvidia", "no runtime 'nvidia'", "nvidia-ctk runtime configure"),
     (
@@ -119,7 +143,19 @@ FAULTS = [
     ),
     (
         f"{NETWORK}listen tcp4 10.9.9.9:80: bind: cannot assign requested address",
-        "not this machine's",
+        "10.9.9.9 is no address of the engine's machine",
+        "ip address",
+    ),
+    (
+        f"failed to set up container networking: {NETWORK}failed to bind host port for"
+        " 203.0.113.9:18080:172.17.0.2:80/tcp: cannot assign requested address",
+        "203.0.113.9 is no address of the engine's machine",
+        "ip address",
+    ),
+    (
+        f"failed to set up container networking: {NETWORK}failed to bind host port for"
+        " [2001:db8::1]::172.17.0.2:80/tcp: cannot assign requested address",
+        "[2001:db8::1] is no address of the engine's machine",
         "ip address",
     ),
     (
@@ -153,14 +189,26 @@ FAULTS = [
     (
         f"{OLD}{MOUNT}/etc/hosts:/tmp (via /proc/self/fd/6), flags: 0x5000: not a directory:"
         " unknown",
-        "/etc/hosts and /tmp in the box",
-        "",
+        "/etc/hosts cannot be mounted on /tmp of the box",
+        "a file on a file",
     ),
     (
         f"{NEW}{MOUNT}src=/etc/hosts, dst=/tmp, flags=MS_BIND|MS_REC: not a directory: Are you"
         " trying to mount a directory onto a file (or vice-versa)?",
-        "/etc/hosts and /tmp in the box",
-        "",
+        "/etc/hosts cannot be mounted on /tmp of the box",
+        "a file on a file",
+    ),
+    (
+        f'{NEW}error during container init: error mounting "/d" to rootfs at "/proc/x":'
+        ' "/data/merged/proc/x" cannot be mounted because it is inside /proc',
+        "nothing can be mounted on /proc/x",
+        "another place",
+    ),
+    (
+        f'{OLD}error during container init: error mounting "/d" to rootfs at "/etc/hosts/x": open'
+        " o_path procfd: open /data/merged/etc/hosts/x: not a directory: unknown",
+        "nothing can be mounted on /etc/hosts/x of the box",
+        "another place",
     ),
     ("Duplicate mount point: /m", "two mounts on /m", "gpubox profiles"),
     (
@@ -174,6 +222,12 @@ FAULTS = [
         "no device /dev/nvidia7",
         "--device",
     ),
+    (
+        'error gathering device information while adding custom device "/etc/hosts": not a device'
+        " node",
+        "/etc/hosts on the engine's machine is no device",
+        "-v /etc/hosts:/etc/hosts",
+    ),
     # limits
     (
         f"{NEW}error during container init: error setting rlimits for ready process: error setting"
@@ -184,14 +238,21 @@ FAULTS = [
     (
         f"{OLD}error setting rlimits for ready process: error setting rlimit type 7: operation not"
         " permitted: unknown",
-        "rlimit type 7",
-        "--ulimit",
+        "may not raise the nofile limit",
+        "LimitNOFILE",
     ),
-    ("Minimum memory limit allowed is 6MB", "the least is 6MB", ""),
+    ("Minimum memory limit allowed is 6MB", "the least is 6MB", "-m 8g"),
     (
         "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available",
         "0.01 to 2.00",
-        "nproc",
+        "--cpus",
+    ),
+    (
+        f"{OLD}error during container init: error setting cgroup config for procHooks process:"
+        ' failed to write "100": write /sys/fs/cgroup/cpu/docker/0123/cpu.cfs_quota_us: invalid'
+        " argument",
+        "the least is 0.01",
+        "--cpus",
     ),
     # user, folder, network, API
     (
@@ -204,7 +265,49 @@ FAULTS = [
         "the image has no group 'x'",
         "--user UID:GID",
     ),
-    ("Cannot mkdir: /etc/hosts is not a directory", "/etc/hosts is a file", ""),
+    (
+        "uids and gids must be in range 0-2147483647",
+        "number is outside 0-2147483647",
+        "--user",
+    ),
+    (
+        "Cannot mkdir: /etc/hosts is not a directory",
+        "/etc/hosts cannot be the working directory",
+        "--workdir",
+    ),
+    (
+        f"lstat /var/lib/docker/overlay2/{64 * 'a'}/merged/etc/hosts/x: not a directory",
+        "/etc/hosts/x cannot be the working directory",
+        "--workdir",
+    ),
+    (
+        f"cannot join network of a non running container: {64 * 'a'}",
+        f"the container {64 * 'a'}",
+        "docker start",
+    ),
+    (
+        "cannot join network namespace of a non running container: container train is created",
+        "the container train, which",
+        "docker start train",
+    ),
+    (
+        "can't join IPC of container 0123: container 0123 is not running",
+        "the container 0123",
+        "docker start",
+    ),
+    (
+        "failed to join IPC namespace: container 0123 is not running",
+        "the container 0123",
+        "docker start",
+    ),
+    ("Invalid IPC mode: nonsense", "no IPC mode 'nonsense'", "container:NAME"),
+    ('invalid --security-opt 1: "nonsense"', "no security option 'nonsense'", "seccomp=FILE"),
+    (
+        "failed to create shim task: OCI runtime create failed: runc create failed: string ALLOW is"
+        " not a valid action for seccomp: unknown",
+        "names 'ALLOW', and there is no such action",
+        "seccomp=",
+    ),
     ("network lab not found", "no network 'lab'", "docker network ls"),
     (
         "client version 1.99 is too new. Maximum supported API version is 1.51",
@@ -236,6 +339,8 @@ FAULTS = [
     (f"{HEAD}401 Unauthorized", "gives no a/b:c", "docker login"),
     (f"{HEAD}403 Forbidden", "gives no a/b:c", "docker login"),
     (f"{HEAD}429 Too Many Requests", "too many requests", "docker login"),
+    (f"{HEAD}503 Service Unavailable", "has failed: 503 Service Unavailable", "later"),
+    ("received unexpected HTTP status: 502 Bad Gateway", "has failed: 502 Bad Gateway", "later"),
     ("toomanyrequests: You have reached your pull rate limit", "too many requests", "wait"),
     (
         'Get "https://h/v2/": dial tcp: lookup h on 10.0.0.1:53: no such host',
@@ -259,6 +364,7 @@ FAULTS = [
         "ca.crt",
     ),
     ("filesystem layer verification failed for digest sha256:00", "damaged layer", "try again"),
+    ("unknown blob", "has lost a layer of a/b:c", "another registry"),
     ("unexpected commit digest sha256:00, expected sha256:11", "damaged layer", "try again"),
     (
         "failed to register layer: Error processing tar file(exit status 1): write /a: no space"
@@ -273,6 +379,38 @@ FAULTS = [
         "newer tag",
     ),
     ("No such image: a/b:c", "no image a/b:c on the engine", "--pull never"),
+    # Podman's own
+    (
+        "container create: container-init binary not found on the host: stat"
+        " /usr/libexec/podman/catatonit: no such file or directory",
+        "no init program",
+        "--no-init",
+    ),
+    (
+        'preparing container 0123 for attach: workdir "/etc/hosts" exists on container 0123, but'
+        " is not a directory",
+        "/etc/hosts cannot be the working directory",
+        "--workdir",
+    ),
+    (
+        "container create: unable to find network with name or ID lan: network not found",
+        "no network 'lan'",
+        "network ls",
+    ),
+    (
+        "container create: looking up container to share net namespace with: no container with"
+        ' name or ID "db" found: no such container',
+        "no container 'db'",
+        "gpubox ps -a",
+    ),
+    ('container create: "CAP_NOPE": unknown capability', "'CAP_NOPE'", "man 7 capabilities"),
+    (
+        "runc: runc create failed: unable to start container process: error during container init:"
+        " error setting cgroup config for procHooks process: unable to set memory limit to 1048576"
+        " (current usage: 2650112, peak usage: 3002368): OCI runtime error",
+        "the memory limit is too small",
+        "-m 8g",
+    ),
 ]
 
 COMMANDS = [
@@ -288,6 +426,10 @@ COMMANDS = [
     (f'{OLD}exec: "/bin": permission denied: unknown', "'/bin'", 126),
     (f'{NEW}exec: "/bin": is a directory', "'/bin'", 126),
     (f'{PODMAN}exec: "/etc/hosts": permission denied', "'/etc/hosts'", 126),
+    ("[FATAL tini (7)] exec nope failed: No such file or directory\n", "'nope'", 127),
+    ("[FATAL tini (7)] exec  failed: No such file or directory\n", "''", 127),
+    ("[FATAL tini (7)] exec /tmp failed: Permission denied\r\n", "'/tmp'", 126),
+    (f'{OLD}exec: "/a/b": stat /a/b: not a directory: unknown: Are you', "'/a/b'", 125),
     (f"{NEW}exec /data/x.sh: exec format error", "another kind of processor", 126),
 ]
 
@@ -338,6 +480,22 @@ def test_a_command_that_cannot_run_exits_as_docker_run_does(
     assert said.exit_code == exit_code
 
 
+@pytest.mark.parametrize(
+    ("why", "problem", "exit_code"),
+    [
+        ("No such file or directory\n", "there is no program 'train' in a/b:c", 127),
+        ("Permission denied\r\n", "'train' in a/b:c is no program that can run", 126),
+    ],
+)
+def test_podmans_init_does_not_name_the_program_and_gpubox_does(
+    why: str, problem: str, exit_code: int
+) -> None:
+    text = f"ERROR (catatonit:6): failed to exec pid1: {why}"
+    said = explain(text, "a/b:c", "train")
+    assert is_init_failure(text)
+    assert (said.problem, said.exit_code) == (problem, exit_code)
+
+
 @pytest.mark.parametrize(("text", "problem"), TRAPS)
 def test_what_is_not_the_commands_fault_is_not_said_to_be(text: str, problem: str) -> None:
     said = explain(text, "a/b:c")
@@ -360,11 +518,27 @@ def test_a_message_is_one_line_with_nothing_left_to_fill_in(text: str) -> None:
         (f"{OLD}something new: unknown", "something new"),
         (f"{NEW}something\n new", "something new"),
         (f"{PODMAN}something new", "something new"),
+        ("preparing container 0123 for attach: something new", "something new"),
     ],
 )
 def test_a_text_that_nobody_has_met_is_passed_on_without_its_prefixes(text: str, kept: str) -> None:
     said = explain(text, "a/b:c")
     assert (said.problem, said.exit_code) == (f"the engine says: {kept}", 125)
+
+
+@pytest.mark.parametrize("cut", [4, 17, 512])
+def test_an_inits_last_words_are_understood_in_however_many_pieces_they_come(cut: int) -> None:
+    text = b"[FATAL tini (7)] exec no/pe failed: No such file or directory\n"
+    pieces = [text[start : start + cut] for start in range(0, len(text), cut)]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        stream = SocketStream(ours)
+        for piece in pieces:
+            theirs.sendall(struct.pack(">BxxxL", 2, len(piece)) + piece)
+            while stream.recv(100):
+                pass
+    assert is_init_failure(stream.last_words())
+    assert "'no/pe'" in explain(stream.last_words(), "a/b:c").problem
 
 
 def test_what_a_new_plan_can_mend_is_told_apart() -> None:
@@ -379,8 +553,10 @@ def test_the_readmes_troubles_are_ones_that_gpubox_says() -> None:
     rows = [
         line.split(" | ")[0].removeprefix("| ") for line in table.partition("\n\n")[0].split("\n")
     ]
-    known = [re.sub(r"\{\w+\}", "...", fault.problem) for fault in faults.FAULTS]
-    known.append("no folder ... on this machine")
+    table_of_faults = (*faults.FAULTS, *unreachable.CAUSES)
+    known = [re.sub(r"\{\w+\}", "...", fault.problem) for fault in table_of_faults]
+    known += ["no folder ... on this machine", "pulling without a login: ..."]
+    known += ["a process in ... was killed: main memory ... ran out"]
     assert len(rows) >= 10
     assert [row for row in rows if not any(row in _filled(text) for text in known)] == []
 
