@@ -24,6 +24,7 @@ Pull = Literal["missing", "always", "never"]
 LABEL = "gpubox."
 JUPYTER_PORT = 8888
 JUPYTER_KEY = f"{JUPYTER_PORT}/tcp"
+VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 
@@ -159,6 +160,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     tty, interactive = _streams(ask, kind, caller)
     name = ask.name or _free_name(f"{_safe(profile.name)}-{_safe(caller.name)}", facts.taken)
     gpus = profile.gpus if profile.gpus is not None else values.NO_GPUS
+    _refuse_what_podman_ignores(profile, gpus, facts)
     entrypoint, command = _program(profile.entrypoint, ask.command or profile.command)
     as_caller = profile.user == "host" and caller.uid != 0
     ports, port_notes = _ports(profile, ask, facts, kind)
@@ -201,7 +203,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         as_caller=caller if as_caller else None,
         named_by_caller=ask.name is not None,
         port_by_caller=_port_said(profile, ask),
-        notes=port_notes,
+        notes=(*port_notes, *_gpu_notes(profile, gpus)),
     )
 
 
@@ -212,6 +214,16 @@ def _contradictions(profile: Profile, ask: Ask) -> None:
             "restart",
             f"'{profile.restart}' and rm exclude each other: a removed box cannot start again",
         )
+    published: dict[str, values.Port] = {}
+    for port in profile.ports:
+        place = f"{port.address}:{port.host}/{port.protocol}"
+        first = published.setdefault(place, port)
+        if port.host.isdigit() and first is not port:  # of a range each gets one
+            raise ProfileError(
+                profile.where("ports", port.key),
+                "ports",
+                f"{place} is published twice: as {first.key} and as {port.key} of the box",
+            )
     if ask.name is not None and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", ask.name):
         raise UsageError(
             f"'{ask.name}' is no name for a box",
@@ -292,17 +304,30 @@ def _labels(
 # --- GPUs
 
 
+def _refuse_what_podman_ignores(profile: Profile, gpus: values.Gpus, facts: Facts) -> None:
+    """Before 5.4 it starts a box without the GPUs, or CDI devices, that were asked for."""
+    podman = facts.engine.podman if facts.engine else ""
+    if not podman or _numbers(podman) >= (5, 4):
+        return
+    if gpus != values.NO_GPUS:
+        raise EngineError(
+            f"Podman {podman} ignores GPU requests: the box would run without a GPU",
+            "use Podman 5.4 or newer, a Docker Engine, or --gpus none",
+        )
+    for device in profile.devices:
+        if device.is_cdi:
+            raise EngineError(
+                f"Podman {podman} ignores CDI devices: the box would run without {device.source}",
+                "use Podman 5.4 or newer, a Docker Engine, or leave --device out",
+            )
+
+
 def _backend(gpus: values.Gpus, facts: Facts) -> Literal["hook", "cdi"]:
     """How this engine gives GPUs. Without an engine to ask, as most do: by device requests."""
     engine = facts.engine
     if gpus == values.NO_GPUS or engine is None:
         return "hook"
     if engine.podman:
-        if _numbers(engine.podman) < (5, 4):
-            raise EngineError(
-                f"Podman {engine.podman} ignores GPU requests: the box would run without a GPU",
-                "use Podman 5.4 or newer, a Docker Engine, or --gpus none",
-            )
         return "cdi"
     if engine.api < (1, 40):
         raise EngineError(
@@ -316,6 +341,14 @@ def _backend(gpus: values.Gpus, facts: Facts) -> Literal["hook", "cdi"]:
     # an engine of API 1.53 turns --gpus into CDI devices itself
     by_name = listed and "nvidia" not in engine.runtimes and engine.api < (1, 53)
     return "cdi" if by_name else "hook"
+
+
+def _gpu_notes(profile: Profile, gpus: values.Gpus) -> tuple[str, ...]:
+    """The older nvidia-docker chose GPUs by a variable, which a GPU request overrules."""
+    if (asked := profile.environment.get(VISIBLE)) in (None, str(gpus)):
+        return ()
+    way = f"--gpus device={asked}" if re.match(r"\d|GPU-|MIG-", asked) else f"--gpus {asked}"
+    return (f"{VISIBLE}={asked} chooses no GPUs here, --gpus {gpus} does; write {way} instead",)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -344,7 +377,7 @@ def _environment(
             found[name] = Variable(name, caller.environ[name], secret=True, inherited=True)
     if gpus == values.NO_GPUS:
         # every CUDA image says `all`, which a default NVIDIA runtime would obey
-        found["NVIDIA_VISIBLE_DEVICES"] = Variable("NVIDIA_VISIBLE_DEVICES", "void")
+        found[VISIBLE] = Variable(VISIBLE, "void")
     if ask.token is not None:
         found["JUPYTER_TOKEN"] = Variable("JUPYTER_TOKEN", ask.token, secret=True)
     return tuple(found.values())

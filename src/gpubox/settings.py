@@ -119,6 +119,8 @@ def _variable(name: str, said: Said) -> str | None:
 def _label(name: str, said: Said) -> str:
     if name.startswith("gpubox."):
         raise ValueError(f"labels under gpubox. are gpubox's own; rename '{name}'")
+    if any(letter.isspace() for letter in name):
+        raise ValueError(f"the name of the label '{name}' has a space in it")
     return _variable(name, said) or ""
 
 
@@ -167,11 +169,15 @@ def _capability(said: Said) -> list[tuple[str, str]]:
 
 
 def _security(said: Said) -> list[tuple[str, str]]:
-    """A seccomp profile is a file of the caller's, named from where it was written."""
-    option, equals, value = str(said.value).partition("=")
+    """A seccomp profile is a file of the caller's, named from where it was written.
+
+    Docker's older spelling with a colon is taken too.
+    """
+    text = str(said.value)
+    option, _, value = text.partition("=" if "=" in text else ":")
     if option == "seccomp" and value not in ("unconfined", "builtin", ""):
         return [(option, f"seccomp={values.host_path(value, said.base)}")]
-    return [(f"{option}{equals}{value}" if option == "label" else option, str(said.value))]
+    return [(text if option == "label" else option, text)]
 
 
 def _env_file(said: Said) -> list[tuple[str, str]]:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
+from gpubox.cli import start
+from gpubox.cli.app import flags
+from gpubox.settings import SETTINGS, Setting
 from lab.engine import PrivateEngine
 from lab.inspect import inspected
 from lab.program import Gpubox
@@ -72,10 +75,13 @@ OPTIONS = """
 -v DATA:/a -v DATA:/b:ro
 --workspace DATA
 --workspace DATA:/home/work -w /tmp
+--dataset pictures --dataset sound:/s:ro
 --cap-add SYS_PTRACE --cap-add NET_ADMIN
 --security-opt seccomp=unconfined
 --security-opt no-new-privileges
 --security-opt seccomp=DATA/seccomp.json
+--security-opt seccomp:DATA/seccomp.json
+--security-opt systempaths=unconfined --security-opt no-new-privileges
 --device /dev/null:/dev/zero2
 --device /dev/null --device /dev/full:/dev/full2:r
 --pull never
@@ -112,6 +118,20 @@ def docker(engine: PrivateEngine, *words: str, **environment: str) -> str:
     return done.stdout
 
 
+def settings_in(options: str) -> set[str]:
+    """The settings that these words say, as the program itself reads them."""
+    with start.run_command.make_context("run", shlex.split(options)) as context:
+        return set(flags(context.params))
+
+
+@pytest.mark.parametrize(
+    "setting", [each for each in SETTINGS if each.flag], ids=lambda setting: setting.key
+)
+def test_every_setting_with_a_flag_has_a_line_of_its_own(setting: Setting) -> None:
+    said = [settings_in(options) for options in OPTIONS]
+    assert any(keys in ({setting.key}, {setting.key, "gpus"}) for keys in said)
+
+
 @pytest.mark.parametrize("detached", [True, False], ids=["detached", "foreground"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_the_printed_line_makes_the_same_box(
@@ -132,6 +152,8 @@ def test_the_printed_line_makes_the_same_box(
         words.remove("--rm")  # nothing would be left to look at
     if "--entrypoint" in words:
         command = ["/bin/true"]
+    datasets = {"pictures": f"{data}:/pictures", "sound": f"{data}:/sound:rw"}
+    (gpubox.cwd / "gpubox.yaml").write_text(json.dumps({"datasets": datasets}))
     run = ["run", *(["-d"] if detached else []), *words]
     secrets = {"INHERITED": "from the caller", "MY_TOKEN": "secret"}
     line = gpubox(*run, "--dry-run", "cuda8-cudnn5", *command, env=secrets)

@@ -174,11 +174,12 @@ def test_a_program_that_cannot_run_is_named_with_docker_runs_exit_code(
     assert names(client) == []
 
 
+@pytest.mark.parametrize("how", ["", "-d", "-d --restart always"])
 @pytest.mark.parametrize(("command", "code"), [("nvdia-smi", 127), ("/tmp", 126)])
 def test_with_an_init_such_a_program_is_named_with_the_same_exit_code(
-    engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, command: str, code: int
+    engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, how: str, command: str, code: int
 ) -> None:
-    done = gpubox("run", "--init", PROFILE, command)
+    done = gpubox("run", *how.split(), "--init", PROFILE, command)
     assert done.returncode == code
     assert f"'{command}' in {STAND_IN}" in done.stderr.decode()
     assert names(client) == []

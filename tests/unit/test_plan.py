@@ -152,6 +152,14 @@ def test_engines_that_ignore_gpu_requests_are_refused() -> None:
     assert none.gpus == GpuRequest(Gpus())
 
 
+def test_a_podman_that_ignores_cdi_devices_is_refused() -> None:
+    flags = {"gpus": "none", "devices": ["nvidia.com/gpu=0"]}
+    with pytest.raises(GpuboxError, match=r"ignores CDI devices: .* without nvidia\.com/gpu=0"):
+        planned(flags=flags, engine=replace(HOOK, podman="5.3.2"))
+    for engine in (None, HOOK, replace(HOOK, podman="5.4.0")):
+        assert " --device nvidia.com/gpu=0 " in line(flags=flags, engine=engine)
+
+
 def test_no_gpu_is_really_none() -> None:
     none = planned(flags={"gpus": "none", "environment": ["NVIDIA_VISIBLE_DEVICES=all"]})
     assert "NVIDIA_VISIBLE_DEVICES=void" in arguments(none).run["environment"]
@@ -216,6 +224,13 @@ def test_host_networking_publishes_nothing_and_says_so() -> None:
 def test_shared_memory_of_the_host_has_no_size_of_its_own() -> None:
     assert planned(flags={"ipc": "host"}).shm_size is None
     assert planned(flags={"ipc": "private"}).shm_size == 8 << 30
+
+
+def test_a_port_of_the_machine_leads_to_one_port_of_the_box() -> None:
+    with pytest.raises(GpuboxError, match=r"127\.0\.0\.1:8080/tcp is published twice"):
+        planned(flags={"ports": ["8080:80", "8080:81"]})
+    others = ["80", "81", "8080:82/tcp", "8080:83/udp", "9000-9001:84", "9000-9001:85"]
+    assert len(planned(flags={"ports": others}).ports) == 6
 
 
 def test_a_removed_box_cannot_restart() -> None:

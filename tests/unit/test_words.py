@@ -38,6 +38,9 @@ DRY = "--dry-run --gpus none"
         (f"mount {DRY} /tmp:/data cuda8-cudnn5 ls /data", ":8.0-cudnn5-devel ls /data"),
         (f"mount {DRY} /tmp:/data", "-cudnn9-runtime"),
         (f"mount {DRY} /tmp:/data /:/host:rw a/b ls", " a/b ls"),
+        (f"mount /tmp:/data {DRY} /:/host --rm a/b ls -d", " a/b ls -d"),
+        (f"mount /tmp:/data {DRY} -- ls /:/x", "-cudnn9-runtime ls /:/x"),
+        (f"mount {DRY} -- /tmp:/data ls", "-cudnn9-runtime ls"),
     ],
 )
 def test_the_words_are_profile_and_command(
@@ -55,6 +58,8 @@ def test_the_words_are_profile_and_command(
         ("run --gpus", 125, "requires an argument"),
         ("run --bogus", 125, "no such option"),
         ("mount", 125, "gpubox mount /data/imagenet:/data"),
+        ("mount /tmp:/data nope", 125, "as a command: gpubox mount /tmp:/data -- nope"),
+        ("mount /tmp:/d a/b --rm", 125, "gpubox mount /tmp:/d --rm a/b"),
         ("mount nodata cuda8-cudnn5", 125, "'nodata' is neither HOST_PATH:BOX_PATH"),
         ("mount /x:y cuda8-cudnn5", 125, "'y' is not an absolute path in the box"),
         ("jupyter cuda8-cudnn5 ls", 125, "jupyter takes no COMMAND"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import replace
 
-from gpubox.cli.app import App
-from gpubox.cli.words import Request, command, request
+from gpubox.cli.app import App, app
+from gpubox.cli.words import DASHES, SPECS, BoxCommand, Request, command, request
 from gpubox.errors import GpuboxError, UsageError
 from gpubox.values import Mount, size_text
 
@@ -33,6 +34,27 @@ def run(app: App, parameters: dict[str, Any]) -> int:
 # --- mount
 
 
+class MountCommand(BoxCommand):
+    """Takes its options behind its SPECs, too, up to PROFILE."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._options_first(ctx, args))
+
+    def _options_first(self, ctx: click.Context, args: list[str]) -> list[str]:
+        this, options, specs = app(ctx), list[str](), list[str]()
+        while True:
+            leading = self.leading_options(ctx, args)
+            options, args = [*options, *leading], args[len(leading) :]
+            dashes = options[-1:] == ["--"]
+            if not args or dashes or not _spec(this, args[0]):
+                break
+            specs, args = [*specs, args[0]], args[1:]
+        ctx.meta[SPECS] = specs
+        if dashes and specs:
+            return [*options[:-1], *specs, "--", *args]
+        return [*options, *specs, *args]
+
+
 def mount(app: App, parameters: dict[str, Any]) -> int:
     words = list(parameters["words"])
     volumes: list[dict[str, str]] = []
@@ -41,6 +63,8 @@ def mount(app: App, parameters: dict[str, Any]) -> int:
         volumes += [spec] if isinstance(spec, dict) else []
         datasets += [spec] if isinstance(spec, str) else []
         words.pop(0)
+    if words[:1] == ["--"]:
+        click.get_current_context().meta[DASHES] = bool(words.pop(0))
     if not volumes and not datasets:
         raise UsageError(
             f"'{words[0]}' is neither HOST_PATH:BOX_PATH nor a dataset's name"
@@ -110,9 +134,10 @@ def go(request: Request, conduct: Conduct) -> int:
 
 
 def _with_engine(facts: Facts, profile: Profile, engine: Engine) -> Facts:
-    """The engine is asked about itself only where the plan depends on it: for GPUs."""
+    """The engine is asked about itself only where the plan depends on it: for GPUs, and by CDI."""
     wants_gpu = profile.gpus is not None and str(profile.gpus) != "none"
-    return replace(facts, engine=engine.facts()) if wants_gpu else facts
+    by_cdi = any(device.is_cdi for device in profile.devices)
+    return replace(facts, engine=engine.facts()) if wants_gpu or by_cdi else facts
 
 
 def _dry_run(request: Request, planned: Callable[[Facts], Plan], facts: Facts) -> int:
@@ -160,7 +185,8 @@ def _conduct(request: Request, launch: Launch, facts: Facts) -> int:
 def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) -> None:
     """The last lines: what became of the box, and how to come back to it."""
     screen, name, plan = request.app.screen, started.plan.name, started.plan
-    if outcome.exit_code and not outcome.runs_on and engine.out_of_memory(started.box):
+    patience = 1 if outcome.exit_code == 128 + signal.SIGKILL else 0
+    if not outcome.runs_on and engine.out_of_memory(started.box, patience):
         limit = f"-m {size_text(plan.mem_limit)}" if plan.mem_limit else "the machine's memory"
         screen.warn(
             f"a process in {name} was killed: main memory (not the GPU's) ran out within {limit}"
@@ -208,4 +234,5 @@ mount_command = command(
 
     A SPEC is HOST_PATH:BOX_PATH, or the name of a dataset. It is read-only unless it ends in :rw.
     """,
+    kind=MountCommand,
 )

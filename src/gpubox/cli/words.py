@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from gpubox.plan import Ask
     from gpubox.profile import Profile
 
-_DASHES = "gpubox.dashes"
+DASHES, SPECS = "gpubox.dashes", "gpubox.specs"  # of what was typed, for its correction
+
+# Options of `docker run` in published lines that a box does not take, and what to write.
+_INSTEAD = {
+    "--privileged": "it would give the box every device of the machine; name what it needs with"
+    " --device, --cap-add or --security-opt",
+    "--runtime": "GPUs are asked for with --gpus all, or --gpus device=0",
+    "--mount": "write it as -v SOURCE:TARGET[:ro]",
+}
 
 
 class BoxCommand(click.Command):
@@ -29,11 +37,22 @@ class BoxCommand(click.Command):
     before any word says that there is no PROFILE.
     """
 
+    allow_interspersed_args = False
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.allow_interspersed_args = False
-        options = self.options_of(ctx, args)
-        ctx.meta[_DASHES] = bool(options) and options[-1] == "--"
+        options = self.leading_options(ctx, args)
+        ctx.meta[DASHES] = bool(options) and options[-1] == "--"
         return super().parse_args(ctx, args)
+
+    def leading_options(self, ctx: click.Context, args: Sequence[str]) -> Sequence[str]:
+        """As `options_of`; what a published line may say and a box does not take is explained."""
+        try:
+            return self.options_of(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in _INSTEAD:
+                raise
+            problem = f"{error.option_name} is no option here"
+            raise UsageError(problem, _INSTEAD[error.option_name]) from None
 
     def options_of(self, ctx: click.Context, args: Sequence[str]) -> Sequence[str]:
         """The options, with their values, that stand before the first word; and a `--`."""
@@ -64,12 +83,16 @@ _OWN = [
 
 
 def command(
-    name: str, callback: Callable[..., int], help: str, extra: Sequence[click.Parameter] = ()
+    name: str,
+    callback: Callable[..., int],
+    help: str,
+    extra: Sequence[click.Parameter] = (),
+    kind: type[BoxCommand] = BoxCommand,
 ) -> BoxCommand:
     def call(**parameters: Any) -> int:
         return callback(app(click.get_current_context()), parameters)
 
-    return BoxCommand(
+    return kind(
         name,
         callback=call,
         help=help,
@@ -111,7 +134,7 @@ def request(
     from gpubox.layers import from_flags
     from gpubox.plan import Ask
 
-    dashes = bool(click.get_current_context().meta.get(_DASHES))
+    dashes = bool(click.get_current_context().meta.get(DASHES))
     word, command = _split(app, words, dashes, default)
     given = flags(parameters)
     for key, specs in mounts.items():
@@ -140,7 +163,8 @@ def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[
     if not words or dashes:
         return app.config.default(default), words
     word, command = words[0], words[1:]
-    path = click.get_current_context().command_path
+    context = click.get_current_context()
+    path = shlex.join([*context.command_path.split(), *context.meta.get(SPECS, ())])
     if not app.config.knows(word):
         near = did_you_mean(word, app.config.names())
         as_command = f"as a command: {path} -- {shlex.join(words)}"
@@ -157,11 +181,13 @@ def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[
 
 
 def _corrected(word: str, command: Sequence[str]) -> list[str]:
-    """The words with the options among them first."""
+    """The words with the options among them first, or with what is no option behind `--`."""
     context = click.get_current_context()
     assert isinstance(context.command, BoxCommand)
     try:
         options = list(context.command.options_of(context, command))
+    except click.NoSuchOption:
+        return [word, "--", *command]  # then it is for the program in the image
     except click.UsageError:
         options = list(command)
     return [*options, word, *command[len(options) :]]
