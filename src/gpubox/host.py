@@ -5,17 +5,21 @@ Reads and reports; knows no profiles' meaning and no engine.
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
+import msgspec
+
+from gpubox.checks import Seen
 from gpubox.errors import GpuboxError
 from gpubox.plan import Caller
-from gpubox.values import Mount
 
 
 def caller() -> Caller:
@@ -107,18 +111,108 @@ def read_files(paths: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def check_folders(mounts: Iterable[Mount]) -> None:
-    """Refuse a mount whose host side is not there: Docker would make it, and root would own it."""
-    for mount in mounts:
-        path = Path(mount.source or "")
+def look(path: str) -> Seen:
+    """What the caller sees of a path that is to be mounted, or why they do not see it."""
+    wanted = Path(path)
+    for part in (*reversed(wanted.parents), wanted):
         try:
-            path.stat()
+            status = part.stat()
         except (FileNotFoundError, NotADirectoryError):
-            raise GpuboxError(
-                f"no folder {path} on this machine to mount on {mount.target}", nearest(str(path))
-            ) from None
+            if part.is_symlink():
+                leads = os.path.realpath(part)
+                return Seen(trouble="dangling", at=leads, hint=nearest(leads))
+            return Seen(trouble="missing", at=str(part), hint=nearest(path))
+        except PermissionError:
+            bar = _bar(part)
+            return Seen(trouble="barred", at=str(bar), hint=_whose(bar))
         except OSError as error:
-            raise GpuboxError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+            if error.errno == errno.ELOOP:
+                return Seen(trouble="loop", at=str(part), hint=f"ls -l {part} shows it")
+            return Seen(trouble="broken", at=(error.strerror or str(error)).lower())
+    real = wanted.resolve()
+    folder = stat.S_ISDIR(status.st_mode)
+    passes = os.X_OK if folder else 0
+    readable, writable = (os.access(real, may | passes) for may in (os.R_OK, os.W_OK))
+    return Seen(
+        real=str(real),
+        folder=folder,
+        readable=readable,
+        writable=writable,
+        hint="" if readable and writable else _why_not(real, readable),
+        steps=tuple((str(step), step.stat().st_mode) for step in (*reversed(real.parents), real)),
+    )
+
+
+def _bar(path: Path) -> Path:
+    """The folder on the way to a path that the caller may not search."""
+    real = Path(os.path.realpath(path))
+    ways = (*reversed(real.parents), *reversed(path.parents))
+    return next((way for way in ways if not os.access(way, os.X_OK)), path.parent)
+
+
+def _why_not(path: Path, readable: bool) -> str:
+    if readable and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "its file system is mounted read-only"
+    return _whose(path)
+
+
+def _whose(path: Path) -> str:
+    """Who may change what the caller may not do."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"it belongs to {user_name(status.st_uid)} ({stat.filemode(status.st_mode)})"
+
+
+def mountinfo() -> str:
+    """proc(5)'s text of what is mounted where."""
+    try:
+        return Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """A tree as far as it has been walked: bytes on disk, entries, folders that stayed closed."""
+
+    size: int = 0
+    entries: int = 0
+    closed: int = 0
+
+
+def measure(path: str) -> Iterator[Measured]:
+    """Walk a tree as `du` does: links not followed, hard links once; each step's sum so far."""
+    size = entries = closed = 0
+    counted = set[tuple[int, int]]()
+    root = os.path.realpath(path)
+    folders = [root]
+    with suppress(OSError):  # a file that has gone since is nothing
+        size, entries = os.lstat(root).st_blocks * 512, 1
+    while folders:
+        try:
+            found = os.scandir(folders.pop())
+        except NotADirectoryError:
+            break  # the dataset is one file
+        except FileNotFoundError:
+            continue
+        except OSError:
+            closed += 1
+            continue
+        with found:
+            for entry in found:
+                with suppress(OSError):
+                    status = entry.stat(follow_symlinks=False)
+                    key = (status.st_dev, status.st_ino)
+                    if status.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
+                        if key in counted:
+                            continue
+                        counted.add(key)
+                    size, entries = size + status.st_blocks * 512, entries + 1
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                yield Measured(size, entries, closed)
+    yield Measured(size, entries, closed)
 
 
 def nearest(path: str) -> str:

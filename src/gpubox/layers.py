@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from gpubox.errors import GpuboxError, ProfileError
 
 COMMAND_LINE = "command line"
+BUILT_IN = "built in"
 PROJECT_FILE = "gpubox.yaml"
 
 Value: TypeAlias = "str | list[Said] | dict[str, Said] | None"
@@ -191,7 +192,10 @@ def layers(
         found.append(_load(path, shared=True))
     if file is not None:
         return [*found, _load(file)], []
-    project, warning = find_project(cwd, home, uid)
+    try:
+        project, warning = find_project(cwd, home, uid)
+    except PermissionError as error:
+        project, warning = None, f"{error.filename} is closed to you, so no {PROJECT_FILE} is used"
     if project is not None:
         found.append(_load(project))
     return found, [warning] if warning else []
@@ -199,7 +203,7 @@ def layers(
 
 def _built_in() -> Layer:
     text = Path(__file__).with_name("profiles.yaml").read_text("utf-8")
-    return Layer("built in", read(text, "built in", Path("/")), shared=True)
+    return Layer(BUILT_IN, read(text, BUILT_IN, Path("/")), shared=True)
 
 
 def config_home(home: Path, environ: Mapping[str, str]) -> Path:
@@ -211,7 +215,16 @@ def config_home(home: Path, environ: Mapping[str, str]) -> Path:
 def _shared_files(home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     own = config_home(home, environ)
     candidates = [Path("/etc/gpubox/config.yaml"), own / "config.yaml"]
-    yield from (path for path in candidates if path.is_file())
+    for path in candidates:
+        try:
+            found = path.is_file()
+        except OSError as error:
+            raise GpuboxError(
+                f"{path}: {(error.strerror or str(error)).lower()}",
+                f"HOME is {home}; sudo -H, or su -, sets it to the user's own",
+            ) from None
+        if found:
+            yield path
     yield from sorted((own / "profiles.d").glob("*.yaml"))
 
 

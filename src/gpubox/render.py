@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Events = Iterator[Mapping[str, Any]]
 
 _PLAIN_LINE_SECONDS = 10
+_FRAME_SECONDS = 0.1
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -88,6 +89,17 @@ class Screen:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
 
+    def watching(self, sentences: Iterator[str]) -> None:
+        """Show the latest of many sentences until they end; in a log one now and then."""
+        if sys.stderr.isatty():
+            _watch(sentences)
+            return
+        due = time.monotonic() + _PLAIN_LINE_SECONDS
+        for sentence in sentences:
+            if time.monotonic() > due:
+                due += _PLAIN_LINE_SECONDS
+                self.say(sentence)
+
     def pulling(self, image: str, events: Events) -> None:
         """Show a pull until its events end, then say what it took."""
         from gpubox.progress import Progress
@@ -112,6 +124,17 @@ class Screen:
             if time.monotonic() > due:
                 due += _PLAIN_LINE_SECONDS
                 self.say(f"  {size_text(progress.done)} of {size_text(progress.total)}")
+
+
+def _watch(sentences: Iterator[str]) -> None:
+    from rich.text import Text
+
+    due = 0.0
+    with console(stderr=True).status("") as status:
+        for sentence in sentences:
+            if time.monotonic() > due:  # a million of them must not wait for the screen
+                due = time.monotonic() + _FRAME_SECONDS
+                status.update(Text(sentence))
 
 
 def _duration(seconds: float) -> str:

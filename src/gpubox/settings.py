@@ -221,6 +221,8 @@ def _working_dir(text: str) -> str:
 def _workspace(said: Said) -> values.Mount:
     """`DIR[:BOX_PATH]`: read and write, at /workspace unless said otherwise."""
     source, _, target = str(said.value).partition(":")
+    if target and not target.startswith("/"):
+        raise ValueError(f"'{said.value}' is not DIR[:BOX_PATH]; {values.NO_COLON}")
     folder = values.host_path(source, said.base)
     if folder == "/":
         raise ValueError("the whole machine is no workspace; name a folder")

@@ -142,6 +142,7 @@ def long_port(item: Mapping[str, Any]) -> list[Port]:
 
 # --- mounts
 
+NO_COLON = "a path with a colon in it needs a symbolic link without one (ln -s)"
 _ACCESS = ("ro", "rw")
 _SELINUX = ("z", "Z")
 _PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -230,7 +231,8 @@ def is_path(text: str) -> bool:
 def volume(text: str, base: Path) -> Mount:
     """`[SOURCE:]TARGET[:MODES]`, as `docker run -v`; relative sources start at `base`."""
     parts = text.split(":")
-    if len(parts) > 3 or not all(parts):
+    colon_in_source = len(parts) == 3 and parts[2].startswith("/")
+    if len(parts) > 3 or not all(parts) or colon_in_source:
         raise ValueError(
             f"'{text}' is not SOURCE:TARGET[:MODES]; a path with a colon in it is written"
             " {type: bind, source: ..., target: ...} in the YAML"
@@ -279,7 +281,8 @@ def data_folder(text: str, base: Path) -> Mount:
     source, colon, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not colon or not source or not target or mode not in ("", *_ACCESS):
-        raise ValueError(f"'{text}' is not HOST_PATH:BOX_PATH[:rw]")
+        needs = f"; {NO_COLON}" if mode.startswith("/") else ""
+        raise ValueError(f"'{text}' is not HOST_PATH:BOX_PATH[:rw]{needs}")
     return Mount(box_path(target), host_path(source, base), True, mode != "rw")
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
     "Your boxes": {"ps": "boxes"},
-    "Settings": {"profiles": "profiles", "init": "profiles"},
+    "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
 }
 
 HELP = {
@@ -34,6 +34,7 @@ HELP = {
     "mount": "A box with folders mounted.",
     "ps": "The boxes that there are.",
     "profiles": "The profiles that there are, or all that one says.",
+    "datasets": "The folders that have a name, and whether you may read them.",
     "init": "Write a gpubox.yaml to start from.",
 }
 

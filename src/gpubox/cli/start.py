@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -13,13 +14,15 @@ from msgspec.structs import replace
 from gpubox.cli.app import App, app
 from gpubox.cli.words import DASHES, SPECS, BoxCommand, Request, command, request
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.values import Mount, size_text
+from gpubox.values import Mount, is_path, size_text
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
     from gpubox.launch import Launch, Outcome, Started
     from gpubox.plan import Facts, Plan
     from gpubox.profile import Profile
+
+_DOCKERS_SHM = 64 * 2**20  # where nobody says a size
 
 Conduct = Callable[[Request, "Launch", "Facts"], int]
 
@@ -70,12 +73,21 @@ def mount(app: App, parameters: dict[str, Any]) -> int:
             f"'{words[0]}' is neither HOST_PATH:BOX_PATH nor a dataset's name"
             if words
             else "what to mount is missing",
-            "gpubox mount /data/imagenet:/data",
+            f"gpubox mount {_example(app, words)}:/data",
         )
     made = request(app, parameters, words, {"volumes": volumes, "datasets": datasets})
     targets = [spec["target"] for spec in volumes]
     said = [_mounting(folder) for folder in made.profile.volumes if folder.target in targets]
-    return go(replace(made, greeting=tuple(said)), _conduct)
+    return go(replace(made, greeting=tuple(said), data=frozenset(targets)), _conduct)
+
+
+def _example(app: App, words: list[str]) -> str:
+    """A host path for the example: the one that was typed, where there is one."""
+    from gpubox import host
+
+    if words and not host.look(str(app.caller.folder / words[0])).trouble:
+        return shlex.quote(words[0] if is_path(words[0]) else f"./{words[0]}")
+    return "/data/imagenet"
 
 
 def _mounting(folder: Mount) -> str:
@@ -111,6 +123,7 @@ def _spec(app: App, word: str) -> dict[str, str] | str | None:
 def go(request: Request, conduct: Conduct) -> int:
     """Plan and check what can be before the engine is asked; then `conduct` starts the box."""
     from gpubox import host
+    from gpubox.cli import folders
     from gpubox.plan import Facts, files_named, plan
 
     app = request.app
@@ -122,15 +135,15 @@ def go(request: Request, conduct: Conduct) -> int:
     if request.dry_run:
         return _dry_run(request, planned, facts)
     first = planned(facts)
-    if app.endpoint.local:
-        host.check_folders(first.folders())
+    folders.check(request, first)
     for sentence in request.greeting:
         app.screen.say(sentence)
     engine = app.connect()
     from gpubox.launch import Launch
 
     launch = Launch(engine, planned, app.screen, request.ignored)
-    return conduct(request, launch, _with_engine(facts, request.profile, engine))
+    with folders.explained(request, first):
+        return conduct(request, launch, _with_engine(facts, request.profile, engine))
 
 
 def _with_engine(facts: Facts, profile: Profile, engine: Engine) -> Facts:
@@ -191,6 +204,8 @@ def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) 
         screen.warn(
             f"a process in {name} was killed: main memory (not the GPU's) ran out within {limit}"
         )
+    if outcome.exit_code == 128 + signal.SIGBUS:
+        screen.warn(f"{name} ended on a bus error: {_shared_memory(plan)}")
     if not sys.stderr.isatty():
         return
     if outcome.runs_on:
@@ -200,9 +215,30 @@ def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) 
         screen.say(f"{name} is kept: docker start -ai {name} comes back, docker rm {name} removes")
 
 
+def _shared_memory(plan: Plan) -> str:
+    """What a bus error is nearly always about."""
+    if plan.ipc not in (None, "private", "shareable"):
+        return f"its shared memory is that of --ipc {plan.ipc}, and is probably full"
+    size = plan.shm_size or _DOCKERS_SHM
+    return (
+        f"its {size_text(size)} of shared memory probably ran out;"
+        f" --shm-size {size_text(2 * size)} gives more"
+    )
+
+
+def say_tunnel(app: App, port: int, lead: str) -> None:
+    """The `ssh` line to a port, for who came here by ssh."""
+    from gpubox import jupyter
+
+    name = app.config.text("ssh_host")
+    line = jupyter.tunnel(app.caller.environ, app.caller.name, port, name.value if name else None)
+    if line:
+        app.screen.say(f"{lead}{line}")
+
+
 def _announce(request: Request, engine: Engine, started: Started) -> None:
     """What a person must know of a box that has just started: notes, and where it listens."""
-    from gpubox import jupyter, translate
+    from gpubox import translate
 
     if request.app.verbose:
         request.app.screen.say(translate.docker_run_line(started.plan))
@@ -213,9 +249,7 @@ def _announce(request: Request, engine: Engine, started: Started) -> None:
             continue
         address, number = bound
         request.app.screen.say(f"port {port.key} of the box listens on {address}:{number}")
-        caller = request.app.caller
-        if line := jupyter.tunnel(caller.environ, caller.name, number):
-            request.app.screen.say(f"  from your own machine: {line}")
+        say_tunnel(request.app, number, "  from your own machine: ")
 
 
 run_command = command(

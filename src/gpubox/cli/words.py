@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from gpubox.checks import IGNORABLE
 from gpubox.cli.app import App, app, flags, settings_options
 from gpubox.errors import UsageError, did_you_mean
 
@@ -75,9 +76,10 @@ _OWN = [
     click.Option(["--dry-run"], is_flag=True, help="Print the docker run line; change nothing."),
     click.Option(
         ["--ignore"],
-        type=click.Choice(["deleted"]),
+        type=click.Choice(IGNORABLE),
+        metavar="CHECK",
         multiple=True,
-        help="Go on past this one check.",
+        help=f"Go on past this one check: {', '.join(IGNORABLE)}.",
     ),
 ]
 
@@ -120,8 +122,8 @@ class Request(msgspec.Struct, frozen=True):
     ask: Ask
     ignored: frozenset[str]
     dry_run: bool
-    stays: bool = False
     greeting: tuple[str, ...] = ()
+    data: frozenset[str] = frozenset()  # where SPECs mount, which are less bold than -v
 
 
 def request(
@@ -130,6 +132,7 @@ def request(
     words: Sequence[str],
     mounts: dict[str, Any],
     default: str = "default",
+    beneath: dict[str, str] | None = None,
 ) -> Request:
     from gpubox.layers import from_flags
     from gpubox.plan import Ask
@@ -144,7 +147,7 @@ def request(
         layers.insert(0, from_flags({"gpus": gpus.split(",")}, app.caller.folder, "NV_GPU"))
     return Request(
         app=app,
-        profile=app.config.profile(word, *layers),
+        profile=app.config.profile(word, *layers, beneath=beneath),
         ask=Ask(
             command=tuple(command),
             name=parameters["name"],

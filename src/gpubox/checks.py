@@ -1,0 +1,231 @@
+"""What a start would touch, and what this machine says of it, become findings.
+
+Pure: what was seen comes in, a problem with its fix comes out. Knows no files and no engine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from gpubox.values import Mount
+
+Use = Literal["volume", "data", "workspace"]
+Trouble = Literal["", "missing", "dangling", "loop", "barred", "broken"]
+
+FOLDERS, SOCKET, ROOT_SQUASH, DELETED = "folders", "socket", "root-squash", "deleted"
+IGNORABLE = (DELETED, ROOT_SQUASH, SOCKET)  # what --ignore goes past
+SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a check has found. One that does not stop the start is a warning."""
+
+    id: str
+    problem: str
+    hint: str
+    stops: bool = True
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A host path as the caller sees it; without `trouble` it is there.
+
+    `at` is where the trouble lies, `hint` what to know of it, `real` where all links lead; `steps`
+    are the modes of the folders on the way there, the place itself the last.
+    """
+
+    trouble: Trouble = ""
+    at: str = ""
+    hint: str = ""
+    real: str = ""
+    folder: bool = True
+    readable: bool = False
+    writable: bool = False
+    steps: tuple[tuple[str, int], ...] = ()
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The host side of one mount: for what, where that was said, and what is seen of it.
+
+    On another machine nothing is seen.
+    """
+
+    mount: Mount
+    use: Use
+    where: str = ""
+    seen: Seen | None = None
+
+    @property
+    def path(self) -> str:
+        return self.mount.source or ""
+
+
+def of_sources(
+    sources: Iterable[Source],
+    *,
+    sockets: Sequence[str] = SOCKETS,
+    mountinfo: str = "",
+    as_caller: bool = False,
+) -> Iterator[Finding]:
+    """All that speaks against mounting these folders, in their order.
+
+    `sockets` are the engine's, as their links lead; `mountinfo` is proc(5)'s text.
+    """
+    for source in sources:
+        place = f"{source.where}: " if source.where else ""
+        for finding in (
+            *_of_the_path(source),
+            *_of_sockets(source, sockets),
+            *_of_root_squash(source, mountinfo, as_caller),
+        ):
+            yield msgspec.structs.replace(finding, problem=place + finding.problem)
+
+
+# --- paths
+
+
+def _of_the_path(source: Source) -> Iterator[Finding]:
+    """One finding at most: Docker would make a missing folder, and root would own it."""
+    seen = source.seen
+    if seen is None:
+        return
+    if source.use == "workspace" and not seen.trouble and not seen.folder:
+        problem = f"{source.path} is a file, and a workspace is a folder"
+        yield Finding(FOLDERS, problem, f"its folder is {PurePosixPath(source.path).parent}")
+    elif problem := _trouble(source, seen) if seen.trouble else _lacks(source, seen):
+        yield Finding(FOLDERS, problem, seen.hint)
+
+
+def _trouble(source: Source, seen: Seen) -> str:
+    path, at = source.path, seen.at
+    match seen.trouble:
+        case "missing":
+            return f"no folder {path} on this machine to mount on {source.mount.target}"
+        case "dangling":
+            return f"{path} leads by a symbolic link to {at}, and that is not there"
+        case "loop":
+            return f"{at} is a symbolic link that leads back to itself"
+        case "barred":
+            return f"you may not look into {at}, so {path} cannot be mounted"
+        case _:
+            return f"{path}: {at}"
+
+
+def _lacks(source: Source, seen: Seen) -> str:
+    """What the caller's use needs of a place, and this one has not.
+
+    A plain volume is Docker's own: root in the box may do what the caller may not.
+    """
+    path, mount = source.path, source.mount
+    if source.use == "volume":
+        return ""
+    if not seen.readable:
+        return f"you may not read {path}, which is to be mounted on {mount.target}"
+    if source.use == "data" and not mount.read_only and not seen.writable:
+        return f"you may not write in {path}, which is to be mounted on {mount.target} with :rw"
+    return ""
+
+
+# --- the engine's socket
+
+
+def _of_sockets(source: Source, sockets: Sequence[str]) -> Iterator[Finding]:
+    places = {source.path, source.seen.real if source.seen else ""}
+    for socket in sockets:
+        if socket in places:
+            holds = "is the engine's socket"
+        elif any(_is_below(socket, place) for place in places):
+            holds = f"holds the engine's socket, {socket}"
+        else:
+            continue
+        yield Finding(
+            SOCKET,
+            f"{source.path} {holds}: who has it in a box is root on this machine,"
+            " read-only mount or not",
+            f"leave it out, or go past this check: --ignore {SOCKET}",
+        )
+        return
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return bool(folder) and PurePosixPath(path).is_relative_to(folder)
+
+
+# --- a network file system that mistrusts root
+
+
+def _of_root_squash(source: Source, mountinfo: str, as_caller: bool) -> Iterator[Finding]:
+    """The engine is root, whom such a file system takes for a stranger.
+
+    It must be let through every folder on the way, and to read where the box's user is root too.
+    """
+    if source.seen is None or source.seen.trouble:
+        return
+    for folder, mode in source.seen.steps:
+        kind = file_system(folder, mountinfo)
+        last = folder == source.seen.real
+        needed = (0o004 if not source.seen.folder else 0o005) if last else 0o001
+        if last and as_caller:
+            needed = 0
+        if kind not in ("nfs", "nfs4") or mode & needed == needed:
+            continue
+        yield Finding(
+            ROOT_SQUASH,
+            f"{folder} is on {kind} and closed to others, so the engine, which is root, may not"
+            f" {'read' if last else 'pass'} it where root is squashed",
+            f"chmod o+{'rx' if needed == 0o005 else 'r' if needed == 0o004 else 'x'} {folder}"
+            + (", or --user host" if last else ""),
+            stops=False,
+        )
+        return
+
+
+def file_system(path: str, mountinfo: str) -> str:
+    """The kind of file system that a path lies on, by proc(5)'s mountinfo; empty if unknown."""
+    found, depth = "", 0
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.split(" ")[0]
+        if len(fields) < 6:
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
+        # of two on one place the later one hides the other
+        if _is_below(path, point) and len(PurePosixPath(point).parts) >= depth:
+            found, depth = kind, len(PurePosixPath(point).parts)
+    return found
+
+
+# --- a program that is here and not in the box
+
+
+def of_host_program(program: str, image: str) -> str:
+    """The hint for a program that this machine has, and the box has not."""
+    other = "; python3 may be there" if program == "python" else ""
+    return f"it is on this machine, but not in {image}{other}; gpubox profiles lists other images"
+
+
+def of_program(
+    program: str, folder: str, mounts: Iterable[Mount], starts_in: str | None, image: str
+) -> str:
+    """The hint for a program that the box has not, and that lies in the caller's `folder`."""
+    binds = [mount for mount in mounts if mount.bind and _is_below(folder, mount.source or "")]
+    if not binds:
+        return f"{program} is here, but the box sees nothing of this folder: add --workspace ."
+    nearest = max(binds, key=lambda mount: len(mount.source or ""))
+    inside = PurePosixPath(nearest.target, PurePosixPath(folder).relative_to(nearest.source or "/"))
+    if str(inside) != starts_in:
+        there = starts_in or f"the folder that {image} names"
+        return (
+            f"{program} is here and in {inside} of the box, but the command starts in {there}:"
+            f" add -w {inside}"
+        )
+    where = f"{program} is here and in {inside} of the box, where the command starts"
+    if program.endswith(".py"):
+        return f"{where}: write python {program}"
+    if "/" in program:
+        return f"{where}; what its first line (#!) names is not in {image}"
+    return f"{where}: write ./{program}"

@@ -1,0 +1,91 @@
+"""What stands between a start and the caller's own folders: asked before it, explained after it.
+
+Facts from this machine, findings from the checks; what stops is raised, what is doubtful said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from shutil import which
+from typing import TYPE_CHECKING
+
+from gpubox import checks, host
+from gpubox.errors import EngineError, GpuboxError
+from gpubox.layers import BUILT_IN, COMMAND_LINE
+from gpubox.values import Mount
+
+if TYPE_CHECKING:
+    from gpubox.cli.words import Request
+    from gpubox.contexts import Endpoint
+    from gpubox.plan import Plan
+
+
+def check(request: Request, plan: Plan) -> None:
+    """Refuse what cannot be mounted as it is meant, warn of what is doubtful."""
+    endpoint = request.app.endpoint
+    found = checks.of_sources(
+        [_source(request, mount, endpoint.local) for mount in plan.folders()],
+        sockets=_sockets(endpoint),
+        mountinfo=host.mountinfo(),
+        as_caller=plan.as_caller is not None,
+    )
+    for finding in found:
+        if finding.id in request.ignored:
+            continue
+        if finding.stops:
+            raise GpuboxError(finding.problem, finding.hint)
+        request.app.screen.warn(f"{finding.problem}; {finding.hint}")
+
+
+def _source(request: Request, mount: Mount, local: bool) -> checks.Source:
+    use, key = _use(request, mount)
+    where = request.profile.where(key, mount.target)
+    return checks.Source(
+        mount,
+        use,
+        "" if where in (BUILT_IN, COMMAND_LINE) else f"{where}: {key}",
+        host.look(mount.source or "") if local else None,
+    )
+
+
+def _use(request: Request, mount: Mount) -> tuple[checks.Use, str]:
+    """For what a folder is mounted, and the key that says so."""
+    if mount == request.profile.workspace:
+        return "workspace", "workspace"
+    if mount.target in (request.profile.merged.get("volumes") or ()):
+        return "data" if mount.target in request.data else "volume", "volumes"
+    return "data", "datasets"
+
+
+def _sockets(endpoint: Endpoint) -> tuple[str, ...]:
+    """The engine's sockets; here also where their links lead."""
+    if not endpoint.local:
+        return checks.SOCKETS
+    own = endpoint.host.removeprefix("unix://")
+    found = {path: host.look(path) for path in (own, *checks.SOCKETS)}
+    there = {path: seen.real for path, seen in found.items() if not seen.trouble}
+    return (*there, *there.values())
+
+
+@contextmanager
+def explained(request: Request, plan: Plan) -> Iterator[None]:
+    """A program that the box has not, and that lies here: the hint says what is between them."""
+    try:
+        yield
+    except EngineError as error:
+        program = next(iter((*plan.entrypoint, *plan.command)), "")
+        # an image's own entrypoint may be what is missing
+        if error.exit_code != 127 or f"'{program}'" not in error.problem:
+            raise
+        hint = _whereabouts(program, request, plan) if request.app.endpoint.local else ""
+        raise EngineError(error.problem, hint or error.hint, exit_code=127) from error
+
+
+def _whereabouts(program: str, request: Request, plan: Plan) -> str:
+    """Where this machine has the program; empty where it has none."""
+    here = request.app.caller.folder
+    seen = host.look(str(here / program))
+    if not program.startswith("/") and not seen.trouble and not seen.folder:
+        return checks.of_program(program, str(here), plan.folders(), plan.working_dir, plan.image)
+    return checks.of_host_program(program, plan.image) if which(program) else ""
