@@ -16,14 +16,13 @@ PASSWD, GROUP = "etc/passwd", "etc/group"
 
 
 def passwd(text: str, caller: Caller) -> str:
-    """The image's entries with the caller's in place of those with that name or number."""
-    kept = [
-        line
-        for line in text.splitlines()
-        if line.split(":")[0] != caller.name and line.split(":")[2:3] != [str(caller.uid)]
-    ]
+    """The caller's entry, then the image's: the first with a number is who it is.
+
+    An image's scripts may ask for a user of theirs by name, who may have the caller's number.
+    """
+    kept = [line for line in text.splitlines() if line.split(":")[0] != caller.name]
     own = f"{caller.name}:x:{caller.uid}:{caller.gid}::{caller.box_home}:{_shell(text)}"
-    return "\n".join([*kept, own]) + "\n"
+    return "\n".join([own, *kept]) + "\n"
 
 
 def group(text: str, caller: Caller) -> str:
