@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import docker
@@ -81,6 +82,18 @@ class Hijacked(msgspec.Struct, frozen=True):
         """Take no more: an engine cannot end a box whose output waits for us."""
         with suppress(OSError):  # the other end may be gone already
             self.socket.shutdown(socket.SHUT_RDWR)
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Where on the engine's machine a box can be reached; `port` is 0 where that is not known.
+
+    One that is not `published` has the host's own network, and says where it is in its command.
+    """
+
+    address: str
+    port: int
+    token: str
+    published: bool
 
 
 class Exit:
@@ -222,8 +235,13 @@ class Engine:
 
     def remove(self, box: str) -> None:
         """Remove a container with its nameless volumes, running or not; gone already is fine."""
-        with translated(box), suppress(docker.errors.NotFound):
-            self.api.remove_container(box, v=True, force=True)
+        try:
+            with translated(box), suppress(docker.errors.NotFound):
+                self.api.remove_container(box, v=True, force=True)
+        except EngineSaid as refusal:
+            if "already in progress" not in refusal.text:
+                raise
+            self.wait_removed(box)
 
     # --- the foreground
 
@@ -261,11 +279,13 @@ class Engine:
         Read from the engine's past events, for a box that is removed takes its state along. With
         `patience` one that comes up to so many seconds after the box's end is waited for.
         """
-        wanted = {"container": [box], "event": ["oom"]}
+        return bool(self._past_events(box, "oom", patience))
+
+    def _past_events(self, box: str, kind: str, patience: float = 0) -> list[Mapping[str, Any]]:
+        wanted = {"container": [box], "event": [kind]}
         with translated(box):
             until = f"{time.time() + patience:.9f}"
-            events = self.api.events(since=0, until=until, filters=wanted)
-            return any(True for _ in events)
+            return list(self.api.events(since=0, until=until, filters=wanted, decode=True))
 
     def resize(self, box: str, rows: int, columns: int) -> bool:
         """Tell a box's terminal its size; False where its process does not run yet."""
@@ -319,6 +339,21 @@ class Engine:
     def is_running(self, box: str) -> bool:
         return bool(self.state(box)["Running"])
 
+    def served(self, box: str, key: str) -> Served:
+        """Where a box serves its port (`8888/tcp`), or will once it runs; and its token."""
+        with translated(box):
+            found = self.api.inspect_container(box)
+        variables = dict(text.partition("=")[::2] for text in found["Config"]["Env"] or ())
+        options = dict(text.partition("=")[::2] for text in found["Config"]["Cmd"] or ())
+        ports = (found["NetworkSettings"]["Ports"] or {}, found["HostConfig"]["PortBindings"] or {})
+        bound: Mapping[str, str] = next((places[key][0] for places in ports if places.get(key)), {})
+        return Served(
+            address=bound.get("HostIp") or options.get("--ip", "127.0.0.1"),
+            port=int(bound.get("HostPort") or options.get("--port", 0)),
+            token=variables.get("JUPYTER_TOKEN", ""),
+            published=bool(bound),
+        )
+
     def programs(self, box: str) -> list[str]:
         """The command lines of a box's processes; none where it does not run."""
         with suppress(EngineError), translated(box):
@@ -326,23 +361,34 @@ class Engine:
         return []
 
     def end(self, box: str) -> tuple[int, str] | None:
-        """A box's last exit code and the end of its log; None while it runs, 0 if it is gone."""
-        code, log = 0, b""
-        with suppress(EngineError):  # the log may be kept elsewhere
+        """A box's last exit code and the end of its log; None while it runs."""
+        try:
             state = self.state(box)
-            if state["Running"] and not state.get("Restarting"):
-                return None
-            code = int(state["ExitCode"])
+        except EngineError:  # it is gone, and its log with it
+            died = self._past_events(box, "die")
+            return int(died[-1]["Actor"]["Attributes"]["exitCode"]) if died else 0, ""
+        if state["Running"] and not state.get("Restarting"):
+            return None
+        log = b""
+        with suppress(EngineError):  # it may be kept elsewhere
             log = self.log(box, lines=9)
-        return code, log.decode(errors="replace")
+        return int(state["ExitCode"]), log.decode(errors="replace")
 
     def log(self, box: str, *, lines: int) -> bytes:
         with translated(box):
             return bytes(self.api.logs(box, tail=lines))
 
-    def follow_log(self, box: str) -> Iterator[bytes]:
+    def log_of_this_run(self, box: str) -> str:
+        """What a box has said since it was started last."""
+        started = datetime.fromisoformat(f"{self.state(box)['StartedAt'][:26]}+00:00")
         with translated(box):
-            yield from self.api.logs(box, stream=True, follow=True)
+            said: bytes = self.api.logs(box, since=started.timestamp())
+        return said.decode(errors="replace")
+
+    def follow_log(self, box: str) -> Iterator[bytes]:
+        """What it says from now on; all of it would push what was printed out of the window."""
+        with translated(box):
+            yield from self.api.logs(box, stream=True, follow=True, tail=0)
 
     def stop(self, box: str, seconds: int = 10) -> None:
         with translated(box):

@@ -43,16 +43,28 @@ def lets_anybody_in(address: str, port: int) -> bool:
     return _status(address, port, "/api/status") == 200
 
 
-def tunnel(environ: Mapping[str, str], user: str, port: int) -> str | None:
+def tunnel(
+    environ: Mapping[str, str], user: str, port: int, ssh_host: str | None = None
+) -> str | None:
     """The `ssh` line for the person's own machine, if they came here by ssh.
 
-    SSH_CONNECTION is `CLIENT CLIENT_PORT SERVER SERVER_PORT`.
+    SSH_CONNECTION is `CLIENT CLIENT_PORT SERVER SERVER_PORT`; `ssh_host` is the name that reaches
+    this machine from elsewhere, where its address does not.
     """
     parts = environ.get("SSH_CONNECTION", "").split()
     if len(parts) != 4:
         return None
-    other_port = f" -p {parts[3]}" if parts[3] != "22" else ""
-    return f"ssh -N -L {port}:127.0.0.1:{port}{other_port} {user}@{parts[2]}"
+    other_port = f" -p {parts[3]}" if parts[3] != "22" and not ssh_host else ""
+    return f"ssh -N -L {port}:127.0.0.1:{port}{other_port} {user}@{ssh_host or parts[2]}"
+
+
+def open_in_browser(url: str, environ: Mapping[str, str]) -> bool:
+    """Open a browser that has a display, or that BROWSER names; False where there is none."""
+    if not any(environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")):
+        return False  # or a browser for text would take the terminal
+    import webbrowser
+
+    return webbrowser.open(url)
 
 
 def _reachable(address: str) -> str:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox import catalog, faults, host, terminal, values
+from gpubox.checks import DELETED
 from gpubox.engine import Engine, Exit, Hijacked, ImageMissing
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.faults import EngineSaid
@@ -27,9 +28,8 @@ from gpubox.streams import stream
 from gpubox.terminal import Ending, How
 from gpubox.translate import arguments
 
-DELETED = "deleted"
 _INIT = re.compile(r"init -- ")  # before it becomes the command
-_INIT_SECONDS = 2
+_INIT_SECONDS = 5
 
 Events = Iterator[Mapping[str, Any]]
 
@@ -286,6 +286,7 @@ def _see_beyond_init(engine: Engine, started: Started) -> None:
         end = None if programs else engine.end(started.box)
         if end:
             _init_has_failed(engine, started, *end)
+            _has_taken_its_words_along(engine, started, *end)
         if end or not all(_INIT.search(program) for program in programs):
             return
 
@@ -295,8 +296,24 @@ def _init_has_failed(engine: Engine, started: Started, code: int, text: str) -> 
     plan = started.plan
     if code in (1, 126, 127) and faults.is_init_failure(text):  # 1: catatonit's, which is Podman's
         engine.remove(started.box)
-        program = next(iter((*plan.entrypoint, *plan.command)), "CMD")
-        raise faults.explain(text, plan.image, program)
+        raise faults.explain(text, plan.image, _program(plan))
+
+
+def _has_taken_its_words_along(engine: Engine, started: Started, code: int, text: str) -> None:
+    """A box that is removed at once leaves nothing but its exit code."""
+    plan = started.plan
+    if code in (126, 127) and plan.rm and not text:
+        engine.remove(started.box)
+        raise EngineError(
+            f"'{_program(plan)}' ended at once with exit code {code}: is there such a program in"
+            f" {plan.image}?",
+            "the box is removed; without --rm it tells more",
+            exit_code=code,
+        )
+
+
+def _program(plan: Plan) -> str:
+    return next(iter((*plan.entrypoint, *plan.command)), "CMD")
 
 
 def _outcome(engine: Engine, started: Started, own: Foreground, ending: Ending) -> Outcome:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from gpubox import __version__, values
+from gpubox import __version__, notebook, values
 from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
 from gpubox.profile import Profile
@@ -22,8 +22,6 @@ Kind = Literal["shell", "command", "jupyter"]
 Pull = Literal["missing", "always", "never"]
 
 LABEL = "gpubox."
-JUPYTER_PORT = 8888
-JUPYTER_KEY = f"{JUPYTER_PORT}/tcp"
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
@@ -80,7 +78,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     files: Mapping[str, str] | None = None
     taken: frozenset[str] = frozenset()
     no_hook: bool = False
-    jupyter_port: int = JUPYTER_PORT
+    jupyter_port: int = notebook.PORT
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,8 +159,11 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     name = ask.name or _free_name(f"{_safe(profile.name)}-{_safe(caller.name)}", facts.taken)
     gpus = profile.gpus if profile.gpus is not None else values.NO_GPUS
     _refuse_what_podman_ignores(profile, gpus, facts)
-    entrypoint, command = _program(profile.entrypoint, ask.command or profile.command)
-    as_caller = profile.user == "host" and caller.uid != 0
+    own = ask.command or profile.command
+    if kind == "jupyter" and not own and not profile.entrypoint:
+        own = _server(profile, ask, facts)
+    entrypoint, command = _program(profile.entrypoint, own)
+    as_caller = _is_caller(profile, caller)
     ports, port_notes = _ports(profile, ask, facts, kind)
     return Plan(
         name=name,
@@ -176,7 +177,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         interactive=interactive,
         pull=ask.pull,
         gpus=GpuRequest(gpus, _backend(gpus, facts)),
-        environment=_environment(profile, ask, gpus, caller, as_caller),
+        environment=_environment(profile, ask, gpus, caller, kind),
         env_file=_env_files(profile, facts),
         labels=_labels(profile, kind, gpus, caller),
         volumes=profile.volumes,
@@ -203,7 +204,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         as_caller=caller if as_caller else None,
         named_by_caller=ask.name is not None,
         port_by_caller=_port_said(profile, ask),
-        notes=(*port_notes, *_gpu_notes(profile, gpus)),
+        notes=(*port_notes, *_gpu_notes(profile, gpus), *_folder_notes(profile, kind, caller)),
     )
 
 
@@ -364,12 +365,14 @@ def is_secret(variable: str) -> bool:
 
 
 def _environment(
-    profile: Profile, ask: Ask, gpus: values.Gpus, caller: Caller, as_caller: bool
+    profile: Profile, ask: Ask, gpus: values.Gpus, caller: Caller, kind: Kind
 ) -> tuple[Variable, ...]:
-    found: dict[str, Variable] = {}
-    if as_caller:
+    own: dict[str, str] = {}
+    if _is_caller(profile, caller):
         own = {"USER": caller.name, "HOME": caller.box_home}
-        found = {name: Variable(name, value) for name, value in own.items()}
+    if profile.user == "host" and (kind == "jupyter" or caller.uid == 0):
+        own |= notebook.stacks(caller.name, caller.uid, caller.gid)
+    found = {name: Variable(name, value) for name, value in own.items()}
     for name, value in profile.environment.items():
         if value is not None:
             found[name] = Variable(name, value, is_secret(name))
@@ -436,23 +439,26 @@ def _ports(
     if kind == "jupyter":
         ports = _jupyter_ports(ports, ask, facts)
     if profile.network_mode == "host" and ports:
-        listed = ", ".join(port.key for port in ports)
+        others = [port.key for port in ports if kind != "jupyter" or port.key != notebook.KEY]
+        if not others:
+            return (), ()
+        listed = ", ".join(others)
         return (), (f"with host networking nothing is published: {listed} is the machine's own",)
     return ports, ()
 
 
 def _port_said(profile: Profile, ask: Ask) -> bool:
     """Whether Jupyter's port on the host was chosen by a person, so that it is this or none."""
-    return ask.port is not None or any(port.key == JUPYTER_KEY for port in profile.ports)
+    return ask.port is not None or any(port.key == notebook.KEY for port in profile.ports)
 
 
 def _jupyter_ports(
     ports: tuple[values.Port, ...], ask: Ask, facts: Facts
 ) -> tuple[values.Port, ...]:
     """Jupyter's own port: `--port`, else what the profile publishes for it, else from 8888 on."""
-    own = [port for port in ports if port.key == JUPYTER_KEY]
-    others = tuple(port for port in ports if port.key != JUPYTER_KEY)
-    jupyter = own[0] if own else values.Port(JUPYTER_PORT, host=str(facts.jupyter_port))
+    own = [port for port in ports if port.key == notebook.KEY]
+    others = tuple(port for port in ports if port.key != notebook.KEY)
+    jupyter = own[0] if own else values.Port(notebook.PORT, host=str(facts.jupyter_port))
     if ask.port is not None:
         jupyter = replace(jupyter, host=str(ask.port))
     if ask.public:
@@ -460,8 +466,27 @@ def _jupyter_ports(
     return (*others, jupyter)
 
 
+def _server(profile: Profile, ask: Ask, facts: Facts) -> tuple[str, ...]:
+    """The command that starts Jupyter; with the host's own network it is the one that listens."""
+    if profile.network_mode != "host":
+        return notebook.server(address="0.0.0.0", port=notebook.PORT)
+    (*_, port) = _jupyter_ports(profile.ports, ask, facts)
+    number = int(port.host) if port.host.isdigit() else facts.jupyter_port
+    return notebook.server(address=port.address, port=number)
+
+
+def _folder_notes(profile: Profile, kind: Kind, caller: Caller) -> tuple[str, ...]:
+    folder = profile.workspace.source if profile.workspace and kind == "jupyter" else None
+    return notebook.notes(folder, str(caller.home))
+
+
 def _user(profile: Profile, caller: Caller) -> str | None:
     return f"{caller.uid}:{caller.gid}" if profile.user == "host" else profile.user
+
+
+def _is_caller(profile: Profile, caller: Caller) -> bool:
+    """Whether the box needs to be told of the caller; root it knows."""
+    return profile.user == "host" and caller.uid != 0
 
 
 def _other_groups(caller: Caller) -> tuple[str, ...]:

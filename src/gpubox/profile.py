@@ -15,10 +15,13 @@ import msgspec
 
 from gpubox import values
 from gpubox.errors import GpuboxError, ProfileError, UsageError, did_you_mean
-from gpubox.layers import COMMAND_LINE, Layer, Said, interpolate
+from gpubox.layers import BUILT_IN, COMMAND_LINE, Layer, Said, from_flags, interpolate
 from gpubox.settings import BY_KEY, SETTINGS, Item, Setting
 
-TOP_LEVEL = ("default", "default_jupyter", "registry", "datasets", "defaults", "profiles")
+TOP_LEVEL = (
+    *("default", "default_jupyter", "registry", "ssh_host"),
+    *("datasets", "defaults", "profiles"),
+)
 CUDA_GROUP = ("cuda", "cudnn", "flavor", "os")
 
 ELSEWHERE = {
@@ -81,7 +84,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         found = (self.merged or {}).get(key)
         if isinstance(found, dict):
             found = found.get(item)
-        return found.where if found else "built in"
+        return found.where if found else BUILT_IN
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -159,9 +162,15 @@ class Config(msgspec.Struct, frozen=True):
 
         return "/" in word or ":" in word or catalog.parse_name(word) is not None
 
-    def profile(self, word: str, *overrides: Mapping[str, Said]) -> Profile:
-        """The profile, image or CUDA name `word`, under the overrides (NV_GPU, flags), in order."""
-        merged: Merged = {}
+    def profile(
+        self, word: str, *overrides: Mapping[str, Said], beneath: Mapping[str, str] | None = None
+    ) -> Profile:
+        """The profile, image or CUDA name `word`, under the overrides (NV_GPU, flags), in order.
+
+        What `beneath` says holds where no layer says anything, not even `null`.
+        """
+        lowest = Said(from_flags(beneath or {}, self.cwd, BUILT_IN), BUILT_IN, self.cwd)
+        merged: Merged = self._read("", lowest, None)
         for layer in self.layers:
             _merge(merged, self._read("defaults", layer.settings.get("defaults"), layer))
         for step in self._chain(word, []):
@@ -240,7 +249,7 @@ class Config(msgspec.Struct, frozen=True):
         return parsed if setting.merge == "by key" else Item(parsed, value.where)
 
     def _resolve_datasets(self, asked: Mapping[str, Item], key: str) -> dict[str, Item]:
-        known, found = self.datasets(), {}
+        known, found = self.datasets(), dict[str, Item]()
         for name, item in asked.items():
             if name not in known:
                 hint = did_you_mean(name, list(known)) or "name it under datasets: in gpubox.yaml"
@@ -249,6 +258,9 @@ class Config(msgspec.Struct, frozen=True):
                 mount = _at(known[name].value, item.value.partition(":")[2])
             except ValueError as error:
                 raise ProfileError(item.where, key, str(error)) from None
+            if mount.target in found:
+                both = f"{found[mount.target].value.source} and {mount.source}"
+                raise ProfileError(item.where, key, f"{both} are both mounted on {mount.target}")
             found[mount.target] = Item(mount, item.where)
         return found
 
@@ -277,6 +289,12 @@ class Config(msgspec.Struct, frozen=True):
 
     def _image(self, word: str, merged: Merged) -> tuple[str, str]:
         if image := _said(merged, "image"):
+            for key in CUDA_GROUP:
+                if idle := _said(merged, key):
+                    problem = f"it picks among NVIDIA's CUDA images, and {image.value} is the image"
+                    raise ProfileError(
+                        idle.where, key, problem, "leave it out, or write cuda: in place of image:"
+                    )
             return str(image.value), image.where
         cuda = _said(merged, "cuda")
         if cuda is None:
@@ -380,6 +398,8 @@ def _dataset(name: str, said: Said) -> values.Mount:
         raise ProfileError(said.where, f"datasets.{name}", "HOST_PATH[:BOX_PATH][:rw] is expected")
     source, _, rest = said.value.partition(":")
     try:
+        if rest.count(":") and not rest.startswith("/"):
+            raise ValueError(f"'{said.value}' is no HOST_PATH[:BOX_PATH][:rw]; {values.NO_COLON}")
         folder = values.host_path(source, said.base)
         return _at(values.Mount(f"/data/{name}", folder, bind=True, read_only=True), rest)
     except ValueError as error:

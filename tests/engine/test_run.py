@@ -174,6 +174,15 @@ def test_a_program_that_cannot_run_is_named_with_docker_runs_exit_code(
     assert names(client) == []
 
 
+def test_with_rm_a_detached_box_that_ends_for_want_of_its_program_is_no_success(
+    engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
+) -> None:
+    done = gpubox("run", "-d", "--rm", PROFILE, "nvdia-smi")
+    assert done.returncode == 127
+    assert b"'nvdia-smi'" in done.stderr
+    assert names(client) == []
+
+
 @pytest.mark.parametrize("how", ["", "-d", "-d --restart always"])
 @pytest.mark.parametrize(("command", "code"), [("nvdia-smi", 127), ("/tmp", 126)])
 def test_with_an_init_such_a_program_is_named_with_the_same_exit_code(

@@ -21,11 +21,13 @@ PURE = {
     "progress": "",
     "values": "",
     "catalog": "errors",
+    "checks": "values",
     "faults": "errors",
     "docker_words": "errors values",
     "settings": "docker_words errors layers values",
     "profile": "catalog errors layers settings values",
-    "plan": "__init__ docker_words errors profile values",
+    "notebook": "",
+    "plan": "__init__ docker_words errors notebook profile values",
     "translate": "docker_words plan settings",
     "identity": "plan",
 }
@@ -33,19 +35,21 @@ ACTING = {
     "__init__": "",
     "__main__": "cli",
     "layers": "errors",
-    "host": "errors plan values",
+    "host": "checks errors plan",
     "contexts": "errors",
     "streams": "errors",
     "terminal": "errors streams",
     "jupyter": "",
     "unreachable": "contexts errors faults",
     "engine": "contexts docker_words errors faults plan unreachable values",
-    "launch": "catalog engine errors faults host identity plan streams terminal translate values",
+    "launch": (
+        "catalog checks engine errors faults host identity plan streams terminal translate values"
+    ),
     "render": "progress",
 }
 CLI = (
-    "__init__ cli contexts engine errors host jupyter launch layers plan profile render settings"
-    " translate values"
+    "__init__ checks cli contexts engine errors faults host jupyter launch layers notebook plan"
+    " profile render settings translate values"
 )
 
 DOORS = {

@@ -268,3 +268,12 @@ def test_nvidias_own_published_line_works() -> None:
     ):
         assert words in said
     assert said.endswith(" nvcr.io/nvidia/pytorch:24.01-py3")
+
+
+def test_root_is_told_to_images_that_would_make_another_of_root() -> None:
+    root = replace(ANNA, name="root", uid=0, gid=0, groups={0: "root"})
+    told = {"NB_USER=root", "NB_UID=0", "NB_GID=0"}
+    said = {str(item) for item in planned(flags={"user": "host"}, caller=root).environment}
+    assert told <= said
+    others = {str(item) for item in planned(flags={"user": "host"}).environment}
+    assert not any(text.startswith("NB_") for text in others)

@@ -62,7 +62,9 @@ def test_the_built_in_profiles_are_whole() -> None:
     for name in built_in.names():
         profile = built_in.profile(name)
         assert profile.image and profile.description, name
-        assert (profile.gpus, profile.init, profile.shm_size) == (Gpus(all=True), True, 8 << 30)
+        brings_its_own_init = name == "jupyter"
+        assert profile.init is not brings_its_own_init
+        assert (profile.gpus, profile.shm_size) == (Gpus(all=True), 8 << 30)
 
 
 # --- merging
@@ -410,3 +412,10 @@ def test_somebody_elses_file_is_not_used(tmp_path: Path) -> None:
     os.chown(path, 4321, -1)
     found, warning = find_project(tmp_path, Path("/"), stranger)
     assert found is None and "it belongs to" in warning
+
+
+@pytest.mark.parametrize("key", ["cudnn: 8", "flavor: base", "os: ubuntu22.04"])
+def test_what_picks_a_cuda_image_is_not_idle_beside_another_image(key: str) -> None:
+    for parent in ("image: x/y:1", "extends: pytorch"):
+        said = problem("a", f"profiles: {{a: {{{parent}, {key}}}}}")
+        assert f"{key.partition(':')[0]}: it picks among NVIDIA's CUDA images, and " in said

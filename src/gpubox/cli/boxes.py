@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 from msgspec.structs import asdict
 
 from gpubox import render
 from gpubox.cli.app import app
+
+if TYPE_CHECKING:
+    from gpubox.engine import Box, Engine
 
 
 @click.command("ps")
@@ -18,19 +22,35 @@ from gpubox.cli.app import app
 @click.pass_context
 def ps_command(context: click.Context, stopped: bool, quiet: bool, as_json: bool) -> None:
     """The boxes that run on this engine, whoever started them."""
-    boxes = app(context).connect().boxes(stopped=stopped)
+    this = app(context)
+    engine = this.connect()
+    boxes = engine.boxes(stopped=stopped)
+    urls = {} if quiet else _urls(engine, boxes, this.caller.name)
     if as_json:
-        render.print_json([asdict(box) for box in boxes])
+        render.print_json([asdict(box) | {"url": urls.get(box.id, "")} for box in boxes])
     elif quiet:
         click.echo("".join(f"{box.name}\n" for box in boxes), nl=False)
     elif boxes:
         columns = ("NAME", "PROFILE", "OWNER", "GPUS", "PORTS", "STATUS", "FOLDER")
-        render.print_table(columns, [_row(box) for box in boxes])
+        render.print_table(columns, [_row(box, urls.get(box.id, "")) for box in boxes])
     else:
-        app(context).screen.say("no box runs" if not stopped else "no boxes")
+        this.screen.say("no box runs" if not stopped else "no boxes")
 
 
-def _row(box: Any) -> tuple[str, ...]:
-    ports = ", ".join(box.ports)
+def _urls(engine: Engine, boxes: Iterable[Box], caller: str) -> dict[str, str]:
+    """The addresses, with their tokens, of the caller's own notebooks that run."""
+    from gpubox import jupyter, notebook
+
+    found = {}
+    for box in boxes:
+        if (box.kind, box.owner, box.state) == ("jupyter", caller, "running"):
+            served = engine.served(box.id, notebook.KEY)
+            found[box.id] = jupyter.url(served.address, served.port, served.token)
+    return found
+
+
+def _row(box: Box, url: str) -> tuple[str, ...]:
+    own = [port for port in box.ports if not (url and port.endswith("->8888/tcp"))]
+    ports = ", ".join([*([url] if url else []), *own])
     gpus = box.gpus.replace("index:", "")
     return (box.name, box.profile, box.owner, gpus, ports, box.status, box.folder)

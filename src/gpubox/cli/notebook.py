@@ -4,24 +4,52 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import Struct
 from msgspec.structs import replace
 
-from gpubox.cli.app import App
-from gpubox.cli.start import go
+from gpubox import notebook
+from gpubox.cli.app import App, flags
+from gpubox.cli.start import go, say_tunnel
 from gpubox.cli.words import Request, command, request
-from gpubox.errors import GpuboxError, UsageError
+from gpubox.errors import EngineError, GpuboxError, UsageError
+from gpubox.faults import EngineSaid, is_port_taken
 
 if TYPE_CHECKING:
-    from gpubox.engine import Engine
-    from gpubox.launch import Launch, Started
-    from gpubox.plan import Facts
+    from gpubox.engine import Box, Engine, Served
+    from gpubox.launch import Launch
+    from gpubox.plan import Facts, Plan
 
-_JUPYTER_SECONDS = 120
+_JUPYTER_SECONDS, _PULSE_SECONDS = 120, 10
+
+
+class Wish(Struct, frozen=True):
+    """What is wanted of the notebook itself. `settled` are options that only a new box can have."""
+
+    new: bool
+    opened: bool
+    stays: bool
+    settled: bool
+
+
+class Server(Struct, frozen=True):
+    """A box that is to serve Jupyter, and where."""
+
+    box: str
+    name: str
+    served: Served
+
+    @property
+    def url(self) -> str:
+        from gpubox import jupyter
+
+        return jupyter.url(self.served.address, self.served.port, self.served.token)
 
 
 def jupyter(app: App, parameters: dict[str, Any]) -> int:
@@ -33,7 +61,7 @@ def jupyter(app: App, parameters: dict[str, Any]) -> int:
             f"jupyter takes no COMMAND, and '{words[1]}' stands behind '{words[0]}'",
             f"gpubox run {shlex.join(words)}",
         )
-    made = request(app, parameters, words, {}, default="default_jupyter")
+    made = request(app, parameters, words, {}, default="default_jupyter", beneath=notebook.BENEATH)
     ask = replace(
         made.ask,
         kind="jupyter",
@@ -47,51 +75,195 @@ def jupyter(app: App, parameters: dict[str, Any]) -> int:
             "--public publishes Jupyter on all interfaces of this machine, past its firewall:"
             " Docker's ports do not ask ufw"
         )
-    return go(replace(made, ask=ask, stays=not parameters["detach"]), _conduct)
-
-
-def _conduct(request: Request, launch: Launch, facts: Facts) -> int:
-    """Start Jupyter, wait until it answers, print its URL; in the foreground follow its log."""
-    from gpubox import jupyter
-    from gpubox.plan import JUPYTER_KEY, JUPYTER_PORT
-
-    screen, engine = request.app.screen, launch.engine
-    started = launch.detached(facts)
-    box, plan = started.box, started.plan
-    address, port = engine.published(box, JUPYTER_KEY) or ("127.0.0.1", JUPYTER_PORT)
-    if not plan.port_by_caller and port != JUPYTER_PORT:
-        screen.say(f"port {JUPYTER_PORT} is taken: Jupyter is on {port}")
-    screen.say(f"waiting for Jupyter in {plan.name}")
-    with _stopped_on_failure(engine, box):
-        _wait_for_jupyter(engine, started, address, port)
-        if line := jupyter.tunnel(request.app.caller.environ, request.app.caller.name, port):
-            screen.say(f"on your own machine first: {line}")
-    url = jupyter.url(address, port, request.ask.token or "")
-    if request.stays:
-        return _follow(request, engine, started, url)
-    click.echo(url)
-    screen.say(f"stop it: docker stop {plan.name}")
-    return 0
-
-
-def _wait_for_jupyter(engine: Engine, started: Started, address: str, port: int) -> None:
-    import time
-
-    from gpubox import jupyter
-
-    deadline = time.monotonic() + _JUPYTER_SECONDS
-    ready = jupyter.wait_until_ready(
-        address, port, alive=lambda: engine.is_running(started.box), deadline=deadline
+    wish = Wish(
+        new=parameters["new"] or ask.name is not None,
+        opened=parameters["open"],
+        stays=not parameters["detach"],
+        settled=bool(flags(parameters)) or ask.public,
     )
-    if not ready:
-        log = engine.log(started.box, lines=15).decode(errors="replace").rstrip()
-        ended = "has ended" if not engine.is_running(started.box) else "does not answer"
-        raise GpuboxError(f"Jupyter in {started.plan.name} {ended}; its last words:", log)
-    if jupyter.lets_anybody_in(address, port):
+    return go(replace(made, ask=ask), partial(_conduct, wish))
+
+
+def _conduct(wish: Wish, request: Request, launch: Launch, facts: Facts) -> int:
+    """Find or start Jupyter, wait until it answers, print its URL; in the foreground stay."""
+    engine, screen = launch.engine, request.app.screen
+    mine = None if wish.new else _mine(request, engine)
+    if mine and mine.state == "running":
+        server = _found(wish, request, engine, mine)
+        screen.say(f"{mine.name} runs already; --new makes another")
+        _wait_for_jupyter(request, engine, server)
+        return _print_url(wish, request, server)
+    server = _again(wish, request, engine, mine) if mine else _made(request, launch, facts)
+    if not wish.stays:
+        _print_url(wish, request, server)
+        screen.say(f"stop it: docker stop {server.name}")
+        return 0
+    return _follow(wish, request, engine, server)
+
+
+# --- the one that is there
+
+
+def _mine(request: Request, engine: Engine) -> Box | None:
+    """The caller's notebook of this profile and folder: one that runs, else the latest."""
+    caller = request.app.caller
+    wanted = ("jupyter", caller.name, request.profile.name, str(caller.folder))
+    found = [
+        box
+        for box in engine.boxes(stopped=True)
+        if (box.kind, box.owner, box.profile, box.folder) == wanted
+        and box.state in ("running", "exited")
+    ]
+    return next((box for box in found if box.state == "running"), next(iter(found), None))
+
+
+def _found(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
+    """Where that notebook is; an error if that is not where it is asked for."""
+    served, asked = engine.served(box.id, notebook.KEY), request.ask.port
+    if asked and asked != served.port:
         raise GpuboxError(
-            f"Jupyter in {started.plan.name} lets anybody in without a token, so it was stopped",
+            f"{box.name}, your notebook of this folder, has port {served.port}, not {asked}",
+            f"gpubox jupyter --new --port {asked} makes another",
+        )
+    if wish.settled:
+        request.app.screen.warn(f"{box.name} stays as it was made; --new makes one as asked")
+    return Server(box.id, box.name, served)
+
+
+def _again(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
+    """Start a stopped notebook; its port stays its own."""
+    server = _found(wish, request, engine, box)
+    request.app.screen.say(f"starting {box.name} again; --new makes another")
+    try:
+        engine.start(box.id, box.image)
+    except EngineSaid as refusal:
+        if not is_port_taken(refusal.text):
+            raise
+        holder = _holder(engine, server.served.port) or "another program"
+        raise GpuboxError(
+            f"the port of {box.name}, {server.served.port}, is taken by {holder}",
+            "gpubox jupyter --new takes another",
+        ) from refusal
+    with _stopped_on_failure(engine, box.id):
+        # a random port is another one each time
+        server = Server(box.id, box.name, engine.served(box.id, notebook.KEY))
+        request.app.screen.say(f"waiting for Jupyter in {box.name}")
+        _wait_for_jupyter(request, engine, server)
+    return server
+
+
+# --- a new one
+
+
+class PortHeld(GpuboxError):
+    """With the host's own network Jupyter did not get its port."""
+
+
+def _made(request: Request, launch: Launch, facts: Facts) -> Server:
+    """Start a new one; with the host's own network on the next port, as long as it is held."""
+    engine, screen = launch.engine, request.app.screen
+    while True:
+        started = launch.detached(facts)
+        plan = started.plan
+        server = Server(started.box, plan.name, engine.served(started.box, notebook.KEY))
+        port = server.served.port
+        screen.say(f"waiting for Jupyter in {server.name}")
+        try:
+            with _stopped_on_failure(engine, started.box):
+                _wait_for_jupyter(request, engine, server, plan)
+        except PortHeld:
+            engine.remove(started.box)
+            if plan.port_by_caller:
+                raise
+            facts = replace(facts, jupyter_port=port + 1)
+            continue
+        if not plan.port_by_caller and port != notebook.PORT:
+            screen.say(f"port {notebook.PORT} is taken: Jupyter is on {port}")
+        for note in plan.notes:
+            screen.warn(note)
+        return server
+
+
+def _wait_for_jupyter(
+    request: Request, engine: Engine, server: Server, plan: Plan | None = None
+) -> None:
+    """Wait until it answers, and to nobody without the token; `plan` is that of a new box."""
+    from gpubox import jupyter
+
+    address, port = server.served.address, server.served.port
+    deadline = time.monotonic() + _JUPYTER_SECONDS
+    alive = _pulse(request, engine, server)
+    if not server.served.published:
+        # or another's Jupyter on this port would be taken for ours
+        _wait_for_port(engine, server, alive, deadline)
+    if not jupyter.wait_until_ready(address, port, alive=alive, deadline=deadline):
+        raise _no_answer(request, engine, server, plan)
+    if jupyter.lets_anybody_in(address, port):
+        engine.stop(server.box)
+        raise GpuboxError(
+            f"Jupyter in {server.name} lets anybody in without a token, so it was stopped",
             "its image or command switches the token off: leave out the option that does",
         )
+
+
+def _wait_for_port(
+    engine: Engine, server: Server, alive: Callable[[], bool], deadline: float
+) -> None:
+    port = server.served.port
+    while time.monotonic() < deadline:
+        running = alive()
+        has_port = notebook.listens(engine.log_of_this_run(server.box))
+        if has_port is False:
+            raise PortHeld(
+                f"port {port} is taken by {_holder(engine, port) or 'another program'}",
+                "take another port with --port",
+            )
+        if has_port or not running:
+            return
+        time.sleep(0.1)
+
+
+def _holder(engine: Engine, port: int) -> str | None:
+    from gpubox import host
+
+    return engine.publishers().get(port) or (
+        host.port_holder(port) if engine.endpoint.local else None
+    )
+
+
+def _pulse(request: Request, engine: Engine, server: Server) -> Callable[[], bool]:
+    """Whether the box lives; now and then what it said last is shown to who waits."""
+    began = due = time.monotonic()
+
+    def alive() -> bool:
+        nonlocal due
+        now = time.monotonic()
+        if now > due + _PULSE_SECONDS:
+            due = now
+            last = engine.log(server.box, lines=1).decode(errors="replace").strip()
+            request.app.screen.say(f"  {now - began:.0f} s: {last[:100]}")
+        return engine.is_running(server.box)
+
+    return alive
+
+
+def _no_answer(request: Request, engine: Engine, server: Server, plan: Plan | None) -> GpuboxError:
+    end = engine.end(server.box)
+    if end and end[0] == 127 and plan and "jupyter" in end[1]:
+        engine.remove(server.box)
+        instead = request.app.config.default("default_jupyter")
+        other = f"the profile '{instead}' has it; " if instead != plan.profile else ""
+        return GpuboxError(
+            f"there is no Jupyter in {plan.image}",
+            f"{other}or add it: gpubox run {plan.profile}, in it pip install jupyterlab, then"
+            " docker commit",
+        )
+    log = end[1] if end else engine.log(server.box, lines=15).decode(errors="replace")
+    ended = "has ended" if end else f"does not answer after {_JUPYTER_SECONDS} s"
+    words = log.rstrip()
+    return GpuboxError(
+        f"Jupyter in {server.name} {ended}" + ("; its last words:" if words else ""), words
+    )
 
 
 @contextmanager
@@ -99,24 +271,39 @@ def _stopped_on_failure(engine: Engine, box: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        engine.stop(box)
+        with suppress(EngineError):  # it has no Jupyter, and is removed
+            engine.stop(box)
         raise
 
 
-def _follow(request: Request, engine: Engine, started: Started, url: str) -> int:
+# --- the URL
+
+
+def _print_url(wish: Wish, request: Request, server: Server) -> int:
+    from gpubox import jupyter
+
+    app, url = request.app, server.url
+    say_tunnel(app, server.served.port, "on your own machine first: ")
+    click.echo(url)
+    if wish.opened and not jupyter.open_in_browser(url, app.caller.environ):
+        app.screen.say("no browser here to open it with: no display, and BROWSER is not set")
+    return 0
+
+
+def _follow(wish: Wish, request: Request, engine: Engine, server: Server) -> int:
     """Say the URL and follow the log until Jupyter ends; Ctrl-C stops it."""
-    name = started.plan.name
+    screen, name = request.app.screen, server.name
     try:
-        click.echo(url)
-        request.app.screen.say(f"Ctrl-C stops it; {name} and its files are kept")
-        for part in engine.follow_log(started.box):
+        _print_url(wish, request, server)
+        screen.say(f"Ctrl-C stops it; {name} and its files are kept")
+        for part in engine.follow_log(server.box):
             sys.stderr.buffer.write(part)
             sys.stderr.buffer.flush()
     except KeyboardInterrupt:
-        request.app.screen.say(f"stopping {name}")
-        engine.stop(started.box)
+        screen.say(f"stopping {name}")
+        engine.stop(server.box)
         return 0
-    return int(engine.state(started.box)["ExitCode"])
+    return int(engine.state(server.box)["ExitCode"])
 
 
 jupyter_command = command(
@@ -124,10 +311,13 @@ jupyter_command = command(
     jupyter,
     """Jupyter in a box, and the URL that works.
 
-    It listens on 127.0.0.1 only, and asks for a token that is new for each box.
+    It listens on 127.0.0.1 only, and asks for a token that is new for each box. The current folder
+    is the notebooks' folder. Called again there, it gives the URL of the same box.
     """,
     [
         click.Option(["--port"], type=click.IntRange(1, 65535), help="Exactly this port of yours."),
         click.Option(["--public"], is_flag=True, help="Listen on all interfaces."),
+        click.Option(["--new"], is_flag=True, help="Another box, though there is one."),
+        click.Option(["--open/--no-open"], default=False, help="Open the URL in a browser."),
     ],
 )
