@@ -1,4 +1,5 @@
-"""gpubox beside `docker` on one engine: how long each takes to start, and how fast bytes go.
+"""gpubox beside `docker` on one engine: how long each takes to start, until Jupyter's URL works,
+and how fast bytes go.
 
     PYTHONPATH=tests python tests/bench/against_docker.py [--kind stable|cdi] [--runs 10]
 
@@ -19,7 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.engine import PrivateEngine
-from lab.images import STAND_IN, build_stand_in
+from lab.images import STAND_IN, build_stand_in, busybox
+from lab.jupyter import JUPYTER, build_jupyter
+from lab.machine import free_port
 from lab.program import Gpubox
 
 MEGABYTES = 200
@@ -36,6 +39,7 @@ def main() -> None:
         gpubox = Gpubox(Path(folder), engine.environ())
         print(f"engine {given.kind}, median of {given.runs} in ms")
         starts(gpubox, engine, given.runs)
+        notebooks(gpubox, engine, given.runs)
         print(f"{MEGABYTES} MB, median of 3 in ms, log driver none is not used by either")
         streams(gpubox, engine, Path(folder))
 
@@ -58,6 +62,24 @@ def starts(gpubox: Gpubox, engine: PrivateEngine, runs: int) -> None:
             [docker, "run", *theirs, "--init", "--shm-size", "8g", STAND_IN, "true"],
             runs,
         )
+
+
+def notebooks(gpubox: Gpubox, engine: PrivateEngine, runs: int) -> None:
+    """From Enter to a URL that works: `docker run` and a loop that asks until Jupyter answers."""
+    build_jupyter(engine.host)
+    port, docker = free_port(), str(engine.docker)
+    run = [docker, "run", "-d", "--init", "--shm-size", "8g", "-e", "JUPYTER_TOKEN=secret"]
+    run += ["-v", f"{gpubox.cwd}:/workspace", "-p", f"127.0.0.1:{port}:8888", JUPYTER]
+    ask = f"{busybox()} wget -q -O /dev/null http://127.0.0.1:{port}/api"
+    loop = f'"$@" && until {ask} 2>/dev/null; do sleep 0.1; done'
+    side_by_side(
+        gpubox,
+        "jupyter -d, until its URL works",
+        [str(gpubox.program), "jupyter", "-d", "--new", "--gpus", "none", JUPYTER],
+        ["sh", "-c", loop, "sh", *run],
+        runs,
+        clear=f"{docker} rm -f $({docker} ps -a -q)",
+    )
 
 
 def streams(gpubox: Gpubox, engine: PrivateEngine, folder: Path) -> None:
@@ -93,11 +115,21 @@ def side_by_side(
     theirs: Sequence[str],
     runs: int,
     stdin: Path | None = None,
+    clear: str = "true",
 ) -> None:
-    """In turn, so that a machine that changes its speed changes it for both."""
-    timed(gpubox, ours, stdin)
-    timed(gpubox, theirs, stdin)
-    pairs = [(timed(gpubox, ours, stdin), timed(gpubox, theirs, stdin)) for _ in range(runs)]
+    """In turn, so that a machine that changes its speed changes it for both.
+
+    `clear` is run between them, and its time not counted.
+    """
+
+    def once(command: Sequence[str]) -> float:
+        needed = timed(gpubox, command, stdin)
+        timed(gpubox, ["sh", "-c", clear])
+        return needed
+
+    once(ours)
+    once(theirs)
+    pairs = [(once(ours), once(theirs)) for _ in range(runs)]
     mine, docker = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"  {name:40} {mine:7.0f}   docker {docker:7.0f}   ratio {mine / docker:.2f}")
 

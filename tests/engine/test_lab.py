@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.browser import browser
 from lab.engine import Kind, Network, PrivateEngine
 from lab.images import STAND_IN, build_stand_in
 from lab.machine import free_port
@@ -303,6 +304,18 @@ def test_a_throttles_connections_can_be_cut(registry: Registry) -> None:
     ):
         wait_until(throttle.cut, 10)
         assert idle.recv(1) == b""
+
+
+# The browser -----------------------------------------------------------------------------------
+
+
+def test_a_browser_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    def processes() -> list[str]:
+        return [line for line in _lines(["ps", "-ewwo", "args"]) if str(tmp_path) in line]
+
+    with browser(tmp_path / "browser"):
+        assert len(processes()) > 1
+    assert processes() == []
 
 
 # The gpubox program ----------------------------------------------------------------------------

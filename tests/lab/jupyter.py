@@ -5,6 +5,7 @@ Knows no GPUs and no tests. Made once from PyPI, then kept under .lab/.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import platform
@@ -53,7 +54,8 @@ def build_jupyter(host: str, *tags: str) -> None:
 
 def jupyter_tar() -> Path:
     """The image's files: this Python, what it needs, busybox, and a venv with JupyterLab."""
-    packed = CACHE / f"jupyter-{platform.python_version()}-{platform.machine()}.tar"
+    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    packed = CACHE / f"jupyter-{platform.python_version()}-{platform.machine()}-{recipe}.tar"
     CACHE.mkdir(exist_ok=True)
     with locked(CACHE / "jupyter.lock"):
         if not packed.exists():
@@ -66,6 +68,7 @@ def jupyter_tar() -> Path:
 
 def _make_venv(folder: Path) -> None:
     print("gpubox lab: making the Jupyter image from PyPI (a minute, once)", file=sys.stderr)
+    folder.chmod(0o755)  # for whoever the box runs as
     enclosed = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", MAKE_VENV]
     done = subprocess.run(
         [*enclosed, VENV, folder, _interpreter()], capture_output=True, text=True, check=False

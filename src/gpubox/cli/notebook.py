@@ -253,10 +253,12 @@ def _no_answer(request: Request, engine: Engine, server: Server, plan: Plan | No
         engine.remove(server.box)
         instead = request.app.config.default("default_jupyter")
         other = f"the profile '{instead}' has it; " if instead != plan.profile else ""
+        whose = " for you" if plan.as_caller else ""
+        closed = "; if it is for root alone: --user root" if whose else ""
         return GpuboxError(
-            f"there is no Jupyter in {plan.image}",
+            f"there is no Jupyter{whose} in {plan.image}",
             f"{other}or add it: gpubox run {plan.profile}, in it pip install jupyterlab, then"
-            " docker commit",
+            f" docker commit{closed}",
         )
     log = end[1] if end else engine.log(server.box, lines=15).decode(errors="replace")
     ended = "has ended" if end else f"does not answer after {_JUPYTER_SECONDS} s"
