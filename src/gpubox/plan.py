@@ -369,7 +369,13 @@ def _environment(
 ) -> tuple[Variable, ...]:
     own: dict[str, str] = {}
     if _is_caller(profile, caller):
-        own = {"USER": caller.name, "HOME": caller.box_home}
+        own = {
+            "USER": caller.name,
+            "LOGNAME": caller.name,
+            "HOME": caller.box_home,
+            # an image may have named a home of its own for this
+            "XDG_CACHE_HOME": f"{caller.box_home}/.cache",
+        }
     if profile.user == "host" and (kind == "jupyter" or caller.uid == 0):
         own |= notebook.stacks(caller.name, caller.uid, caller.gid)
     found = {name: Variable(name, value) for name, value in own.items()}
