@@ -450,6 +450,17 @@ def test_a_mount_is_read_only_and_says_so(
     assert not (data / "new").exists()
 
 
+@pytest.mark.parametrize("words", [["mount", "set"], ["run", "--dataset", "set"]], ids=" ".join)
+def test_a_dataset_asked_for_says_where_it_is_and_that_it_is_read_only(
+    gpubox: Gpubox, data: Path, words: list[str]
+) -> None:
+    (gpubox.cwd / "gpubox.yaml").write_text(f"datasets: {{set: {data}}}\n")
+    done = gpubox(*words, "--gpus", "none", PROFILE, "cat", "/data/set/train")
+    assert done.stdout == b"here\n"
+    said = f"mounting {data} on /data/set, read-only (add :rw to write)\n"
+    assert done.stderr.decode() == said
+
+
 def test_a_mount_with_rw_can_be_written_and_says_so(
     engine: PrivateEngine, gpubox: Gpubox, data: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,17 @@ def test_nv_gpu_is_a_list_between_yaml_and_flags(
     code, err = failure(capsys, "run --dry-run cuda8-cudnn5")
     assert code == 125
     assert "NV_GPU: gpus: 'all' is neither a GPU's index nor its UUID" in err
+
+
+def test_a_mistyped_dataset_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpubox.yaml").write_text("datasets: {imagenet: /data/imagenet}\n")
+    assert failure(capsys, "mount imagnet") == (
+        125,
+        "gpubox: 'imagnet' is neither HOST_PATH:BOX_PATH nor a dataset's name\n"
+        "  did you mean 'imagenet'?\n",
+    )
+    (tmp_path / "imagnet").mkdir()  # then it is that folder
+    assert failure(capsys, "mount imagnet")[1].endswith("\n  gpubox mount ./imagnet:/data\n")

@@ -32,7 +32,10 @@ def ps_command(context: click.Context, stopped: bool, quiet: bool, as_json: bool
         click.echo("".join(f"{box.name}\n" for box in boxes), nl=False)
     elif boxes:
         columns = ("NAME", "PROFILE", "OWNER", "GPUS", "PORTS", "STATUS", "FOLDER")
-        render.print_table(columns, [_row(box, urls.get(box.id, "")) for box in boxes])
+        render.print_table(columns, [_row(box) for box in boxes])
+        for box in boxes:
+            if box.id in urls:  # on a line of its own, so that it can be copied whole
+                click.echo(f"{box.name}: {urls[box.id]}")
     else:
         this.screen.say("no box runs" if not stopped else "no boxes")
 
@@ -49,8 +52,7 @@ def _urls(engine: Engine, boxes: Iterable[Box], caller: str) -> dict[str, str]:
     return found
 
 
-def _row(box: Box, url: str) -> tuple[str, ...]:
-    own = [port for port in box.ports if not (url and port.endswith("->8888/tcp"))]
-    ports = ", ".join([*([url] if url else []), *own])
+def _row(box: Box) -> tuple[str, ...]:
+    ports = ", ".join(box.ports)
     gpus = box.gpus.replace("index:", "")
     return (box.name, box.profile, box.owner, gpus, ports, box.status, box.folder)

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from gpubox.cli.app import App, app
 from gpubox.cli.words import DASHES, SPECS, BoxCommand, Request, command, request
-from gpubox.errors import GpuboxError, UsageError
+from gpubox.errors import GpuboxError, UsageError, did_you_mean
+from gpubox.layers import COMMAND_LINE
 from gpubox.values import Mount, is_path, size_text
 
 if TYPE_CHECKING:
@@ -69,25 +70,32 @@ def mount(app: App, parameters: dict[str, Any]) -> int:
     if words[:1] == ["--"]:
         click.get_current_context().meta[DASHES] = bool(words.pop(0))
     if not volumes and not datasets:
-        raise UsageError(
-            f"'{words[0]}' is neither HOST_PATH:BOX_PATH nor a dataset's name"
-            if words
-            else "what to mount is missing",
-            f"gpubox mount {_example(app, words)}:/data",
-        )
+        raise _nothing_to_mount(app, words)
     made = request(app, parameters, words, {"volumes": volumes, "datasets": datasets})
-    targets = [spec["target"] for spec in volumes]
-    said = [_mounting(folder) for folder in made.profile.volumes if folder.target in targets]
-    return go(replace(made, greeting=tuple(said), data=frozenset(targets)), _conduct)
+    return go(replace(made, data=frozenset(spec["target"] for spec in volumes)), _conduct)
 
 
-def _example(app: App, words: list[str]) -> str:
-    """A host path for the example: the one that was typed, where there is one."""
+def _nothing_to_mount(app: App, words: list[str]) -> UsageError:
+    """The error for a first word that is no SPEC, or for none at all."""
     from gpubox import host
 
-    if words and not host.look(str(app.caller.folder / words[0])).trouble:
-        return shlex.quote(words[0] if is_path(words[0]) else f"./{words[0]}")
-    return "/data/imagenet"
+    if not words:
+        return UsageError("what to mount is missing", "gpubox mount /data/imagenet:/data")
+    word = words[0]
+    hint = did_you_mean(word, list(app.config.datasets()))
+    if not host.look(str(app.caller.folder / word)).trouble:
+        hint = f"gpubox mount {shlex.quote(word if is_path(word) else f'./{word}')}:/data"
+    elif not hint.startswith("did"):
+        hint = "gpubox mount /data/imagenet:/data"
+    return UsageError(f"'{word}' is neither HOST_PATH:BOX_PATH nor a dataset's name", hint)
+
+
+def _greeting(request: Request) -> list[str]:
+    """What is mounted by the name of a dataset or by a SPEC, and that it cannot be written."""
+    said = (request.profile.merged or {}).get("datasets") or {}
+    asked = {target for target, item in said.items() if item.where == COMMAND_LINE}
+    targets = asked | request.data
+    return [_mounting(folder) for folder in request.profile.volumes if folder.target in targets]
 
 
 def _mounting(folder: Mount) -> str:
@@ -136,7 +144,7 @@ def go(request: Request, conduct: Conduct) -> int:
         return _dry_run(request, planned, facts)
     first = planned(facts)
     folders.check(request, first)
-    for sentence in request.greeting:
+    for sentence in _greeting(request):
         app.screen.say(sentence)
     engine = app.connect()
     from gpubox.launch import Launch

@@ -122,7 +122,6 @@ class Request(msgspec.Struct, frozen=True):
     ask: Ask
     ignored: frozenset[str]
     dry_run: bool
-    greeting: tuple[str, ...] = ()
     data: frozenset[str] = frozenset()  # where SPECs mount, which are less bold than -v
 
 
