@@ -28,6 +28,10 @@ profiles:
     command: [jupyter, lab, --ip=0.0.0.0, --port=8888, --no-browser, --allow-root,
               --IdentityProvider.token=]
   dying: {extends: lab, command: "sh -c 'echo last words; exit 3'"}
+  slow:
+    extends: lab
+    command:
+      [sh, -c, "echo loading the model; sleep 11; exec jupyter-lab --ip=0.0.0.0 --allow-root"]
 default_jupyter: lab
 """
 
@@ -102,6 +106,14 @@ def test_a_box_that_dies_shows_its_last_words(
     assert done.returncode == 125
     assert b"has ended" in done.stderr and b"last words" in done.stderr
     assert done.stdout == b""
+
+
+def test_who_waits_for_a_slow_start_sees_what_it_does(
+    stable_engine: PrivateEngine, gpubox_lab: Gpubox
+) -> None:
+    done = gpubox_lab("jupyter", "-d", "slow")
+    assert done.returncode == 0, done.stderr
+    assert b"\n  10 s: loading the model\n" in done.stderr
 
 
 def test_a_server_that_lets_anybody_in_is_stopped_before_its_url_is_said(
