@@ -31,8 +31,15 @@ def wait_until_ready(
 
     An open port says nothing: Docker's proxy accepts before Jupyter listens. `/api` needs no token.
     """
+    return wait_until(lambda: _status(address, port, "/api") == 200, alive=alive, deadline=deadline)
+
+
+def wait_until(
+    condition: Callable[[], bool], *, alive: Callable[[], bool], deadline: float
+) -> bool:
+    """Ask again and again until it holds, the box is dead, or `deadline` has passed."""
     while alive() and time.monotonic() < deadline:
-        if _status(address, port, "/api") == 200:
+        if condition():
             return True
         time.sleep(_PAUSE_SECONDS)
     return False

@@ -130,9 +130,7 @@ class Launch(msgspec.Struct, frozen=True):
         if len(wanted) != 1 or not wanted[0].isdigit():
             return refusal
         number = int(wanted[0])
-        holder = self.engine.publishers().get(number)
-        if not holder and self.engine.endpoint.local:
-            holder = host.port_holder(number)
+        holder = port_holder(self.engine, number)
         flag = "--port" if plan.kind == "jupyter" else "-p"
         problem = f"port {number} is taken by {holder}" if holder else refusal.problem
         return EngineError(problem, f"take another port with {flag}", exit_code=125)
@@ -197,6 +195,12 @@ class Launch(msgspec.Struct, frozen=True):
         except BaseException:
             self.engine.remove(box)
             raise
+
+
+def port_holder(engine: Engine, number: int) -> str | None:
+    """Who has a port of the engine's machine: a box, a container, or a program of this one."""
+    holder = engine.publishers().get(number)
+    return host.port_holder(number) if not holder and engine.endpoint.local else holder
 
 
 # --- images
@@ -296,7 +300,7 @@ def _init_has_failed(engine: Engine, started: Started, code: int, text: str) -> 
     plan = started.plan
     if code in (1, 126, 127) and faults.is_init_failure(text):  # 1: catatonit's, which is Podman's
         engine.remove(started.box)
-        raise faults.explain(text, plan.image, _program(plan))
+        raise faults.explain(text, plan.image, plan.program or "CMD")
 
 
 def _has_taken_its_words_along(engine: Engine, started: Started, code: int, text: str) -> None:
@@ -305,15 +309,11 @@ def _has_taken_its_words_along(engine: Engine, started: Started, code: int, text
     if code in (126, 127) and plan.rm and not text:
         engine.remove(started.box)
         raise EngineError(
-            f"'{_program(plan)}' ended at once with exit code {code}: is there such a program in"
-            f" {plan.image}?",
+            f"'{plan.program or 'CMD'}' ended at once with exit code {code}:"
+            f" is there such a program in {plan.image}?",
             "the box is removed; without --rm it tells more",
             exit_code=code,
         )
-
-
-def _program(plan: Plan) -> str:
-    return next(iter((*plan.entrypoint, *plan.command)), "CMD")
 
 
 def _outcome(engine: Engine, started: Started, own: Foreground, ending: Ending) -> Outcome:

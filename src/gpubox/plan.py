@@ -145,6 +145,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     port_by_caller: bool = False
     notes: tuple[str, ...] = ()
 
+    @property
+    def program(self) -> str:
+        """The first word of what runs in the box; empty where that is the image's own."""
+        return next(iter((*self.entrypoint, *self.command)), "")
+
     def folders(self) -> tuple[values.Mount, ...]:
         """The host folders that the box mounts."""
         return tuple(mount for mount in self.volumes if mount.bind)

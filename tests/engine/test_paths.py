@@ -62,8 +62,11 @@ class Person:
         self.name, self.gpubox, self.here = name, gpubox, gpubox.cwd
 
     def __call__(self, *words: str) -> Done:
+        return self.starts(*USERS[self.name], self.gpubox.program, *words)
+
+    def starts(self, *command: str | Path) -> Done:
         return subprocess.run(
-            [*USERS[self.name], self.gpubox.program, *words],
+            command,
             env=self.gpubox.env,
             cwd=self.here,
             capture_output=True,
@@ -304,15 +307,8 @@ def test_datasets_are_told_apart_and_named_with_their_file(person: Person) -> No
 @pytest.mark.parametrize("person", ["root"], indirect=True)
 def test_a_file_system_that_is_mounted_read_only_cannot_be_written(person: Person) -> None:
     script = 'mount -t tmpfs -o ro tmpfs data && exec "$0" mount ./data:/x:rw "$1"'
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, person.gpubox.program, PROFILE],
-        env=person.gpubox.env,
-        cwd=person.here,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = ("unshare", "--mount", "sh", "-c", script)
+    done = person.starts(*command, person.gpubox.program, PROFILE)
     assert done.stderr == (
         f"gpubox: you may not write in {person.here}/data, which is to be mounted on /x with :rw\n"
         "  its file system is mounted read-only\n"

@@ -74,7 +74,7 @@ def explained(request: Request, plan: Plan) -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        program = next(iter((*plan.entrypoint, *plan.command)), "")
+        program = plan.program
         # an image's own entrypoint may be what is missing
         if error.exit_code != 127 or f"'{program}'" not in error.problem:
             raise

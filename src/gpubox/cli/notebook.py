@@ -132,6 +132,8 @@ def _found(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
 
 def _again(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
     """Start a stopped notebook; its port stays its own."""
+    from gpubox.launch import port_holder
+
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"starting {box.name} again; --new makes another")
     try:
@@ -139,7 +141,7 @@ def _again(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
     except EngineSaid as refusal:
         if not is_port_taken(refusal.text):
             raise
-        holder = _holder(engine, server.served.port) or "another program"
+        holder = port_holder(engine, server.served.port) or "another program"
         raise GpuboxError(
             f"the port of {box.name}, {server.served.port}, is taken by {holder}",
             "gpubox jupyter --new takes another",
@@ -209,26 +211,21 @@ def _wait_for_jupyter(
 def _wait_for_port(
     engine: Engine, server: Server, alive: Callable[[], bool], deadline: float
 ) -> None:
-    port = server.served.port
-    while time.monotonic() < deadline:
-        running = alive()
-        has_port = notebook.listens(engine.log_of_this_run(server.box))
-        if has_port is False:
+    from gpubox import jupyter
+    from gpubox.launch import port_holder
+
+    def has_port() -> bool:
+        listens = notebook.listens(engine.log_of_this_run(server.box))
+        if listens is False:
+            port = server.served.port
             raise PortHeld(
-                f"port {port} is taken by {_holder(engine, port) or 'another program'}",
+                f"port {port} is taken by {port_holder(engine, port) or 'another program'}",
                 "take another port with --port",
             )
-        if has_port or not running:
-            return
-        time.sleep(0.1)
+        return bool(listens)
 
-
-def _holder(engine: Engine, port: int) -> str | None:
-    from gpubox import host
-
-    return engine.publishers().get(port) or (
-        host.port_holder(port) if engine.endpoint.local else None
-    )
+    if not jupyter.wait_until(has_port, alive=alive, deadline=deadline):
+        has_port()  # one that has ended has said why
 
 
 def _pulse(request: Request, engine: Engine, server: Server) -> Callable[[], bool]:
