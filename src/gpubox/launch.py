@@ -300,7 +300,7 @@ def _init_has_failed(engine: Engine, started: Started, code: int, text: str) -> 
     plan = started.plan
     if code in (1, 126, 127) and faults.is_init_failure(text):  # 1: catatonit's, which is Podman's
         engine.remove(started.box)
-        raise faults.explain(text, plan.image, plan.program or "CMD")
+        raise faults.explain(text, plan.image, plan.program)
 
 
 def _has_taken_its_words_along(engine: Engine, started: Started, code: int, text: str) -> None:
@@ -309,7 +309,7 @@ def _has_taken_its_words_along(engine: Engine, started: Started, code: int, text
     if code in (126, 127) and plan.rm and not text:
         engine.remove(started.box)
         raise EngineError(
-            f"'{plan.program or 'CMD'}' ended at once with exit code {code}:"
+            f"'{plan.program}' ended at once with exit code {code}:"
             f" is there such a program in {plan.image}?",
             "the box is removed; without --rm it tells more",
             exit_code=code,

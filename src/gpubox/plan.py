@@ -147,8 +147,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def program(self) -> str:
-        """The first word of what runs in the box; empty where that is the image's own."""
-        return next(iter((*self.entrypoint, *self.command)), "")
+        """The first word of what runs in the box; CMD where that is the image's own."""
+        return next(iter((*self.entrypoint, *self.command)), "CMD")
 
     def folders(self) -> tuple[values.Mount, ...]:
         """The host folders that the box mounts."""
