@@ -20,6 +20,7 @@ PURE = {
     "errors": "",
     "progress": "",
     "values": "",
+    "gpus": "",
     "catalog": "errors",
     "checks": "values",
     "faults": "errors",

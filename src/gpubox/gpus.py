@@ -1,0 +1,34 @@
+"""The GPUs of a machine and the driver under them, as records.
+
+Pure: who has seen them is `nvml`'s to know, what runs on them `fits`'.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Gpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU. `brand` is spelt as images ask for it (`geforce`, `tesla`, `nvidia`, `quadrortx`).
+
+    `capability` is CUDA's compute capability, (6, 1) for a GTX 1080 Ti; `memory` is bytes. What a
+    driver does not tell is empty, None or 0.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    brand: str = ""
+    capability: tuple[int, int] | None = None
+    memory: int = 0
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """What NVML says of a machine: `driver` is "535.183.01", `cuda` the newest that it knows.
+
+    Drivers before branch 396 do not tell their CUDA: None.
+    """
+
+    driver: str
+    cuda: tuple[int, int] | None = None
+    gpus: tuple[Gpu, ...] = ()
