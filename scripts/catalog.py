@@ -1,4 +1,4 @@
-"""From data/cuda_tags*.csv to src/gpubox/data/cuda.json, the catalogue that gpubox carries.
+"""From data/*.csv to src/gpubox/data/cuda.json, the catalogue that gpubox carries.
 
 Run it after a change to the CSV files: `python scripts/catalog.py`. Knows nothing of gpubox's code.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +88,7 @@ def catalogue() -> str:
     for row in rows("cuda_tags_full.csv"):
         tags[row["cuda"]][suffix(row)] = fact(row)
     versions: dict[str, dict[str, object]] = {"": {"tags": groups(tags.pop(""))}}
+    (by_version, by_minor), cudnns = drivers(), cudnn_versions()
     complete: list[dict[tuple[str, str], Fact]] = []
     for row in rows("cuda_tags.csv"):
         known = tags.pop(row["cuda_version"])
@@ -96,26 +98,127 @@ def catalogue() -> str:
             row["cudnn_majors"] = row["cudnn_majors"] or "9"
         else:
             complete.append(known)
-        versions[row["cuda_version"]] = version(row) | {"tags": groups(known)}
+        cuda = row["cuda_version"]
+        sister = by_minor[minor(cuda)]  # stands in for what is newer than the table
+        asked = needs(by_version.get(cuda, sister), sister)
+        versions[cuda] = version(row, cudnns.get(cuda, {}), asked) | {"tags": groups(known)}
     assert not tags, f"cuda_tags.csv lacks {', '.join(tags)}"
-    return written(versions)
+    tables: dict[str, object] = {
+        "first_drivers": first_drivers(by_version.values()),
+        "supports": {
+            row["cuda_version"]: [row["min_cc"], row["max_cc"]] for row in rows("cuda_arch.csv")
+        },
+        "capabilities": capabilities(),
+        "frameworks": frameworks(),
+        "sizes": sizes(),
+    }
+    return written(tables, versions)
 
 
-def version(row: Row) -> dict[str, object]:
-    """`released`: month of the toolkit. `cudnn`: what a `cudnn` tag without a number holds."""
+def minor(cuda: str) -> str:
+    return ".".join(cuda.split(".")[:2])
+
+
+def drivers() -> tuple[dict[str, Row], dict[str, Row]]:
+    """Each CUDA's row; and by minor version the row whose archived Dockerfile was seen, if any."""
+    by_version = {row["cuda_version"]: row for row in rows("cuda_driver.csv")}
+    by_minor: dict[str, Row] = {}
+    for cuda, row in by_version.items():
+        first = by_minor.setdefault(minor(cuda), row)
+        if not seen(first) and seen(row):
+            by_minor[minor(cuda)] = row
+    return by_version, by_minor
+
+
+def seen(row: Row) -> bool:
+    return row["gate_proof"] != "inferred"
+
+
+def needs(row: Row, sister: Row) -> list[object]:
+    """[toolkit's driver, least driver, driver that any GPU passes with, GeForce's branches,
+    Tesla's branches]: the last two are null where the exceptions are not known."""
+    gate = row if seen(row) else sister
+    anybody = "450" if "any brand with driver>=450" in gate["note"] else ""
+    exceptions = [gate[f"gate_{brand}_branches"] for brand in ("geforce", "datacenter")]
+    branches = [list(filter(None, text.split("|"))) if seen(gate) else None for text in exceptions]
+    return [row["linux_min_driver"], row["minor_compat_min"], anybody, *branches]
+
+
+def first_drivers(of: Iterable[Row]) -> dict[str, str]:
+    """The oldest driver that knows each CUDA, newest first."""
+    found: dict[str, str] = {}
+    for row in of:
+        if driver := row["linux_min_driver"]:
+            cuda = minor(row["cuda_version"])
+            found[cuda] = min(driver, found.get(cuda, driver), key=numbers)
+    return dict(sorted(found.items(), key=lambda it: numbers(it[0]), reverse=True))
+
+
+def numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(".")]
+
+
+def capabilities() -> dict[str, list[str]]:
+    """[generation, last branch of its drivers, models] of each compute capability."""
+    found: dict[str, list[str]] = {}
+    for row in rows("gpu_cc.csv"):
+        generation = row["architecture"].split(" (")[0]
+        entry = found.setdefault(
+            row["compute_capability"], [generation, row["last_driver_branch"], ""]
+        )
+        entry[2] = "|".join(filter(None, (entry[2], row["gpu"].split(" (")[0])))
+    return found
+
+
+def frameworks() -> dict[str, list[str]]:
+    """[CUDA, least driver, least and greatest compute capability] of images of others."""
+    keys = ("cuda", "least_driver", "min_cc", "max_cc")
+    return {row["image"]: [row[key] for key in keys] for row in rows("framework_images.csv")}
+
+
+def sizes() -> dict[str, list[float]]:
+    """[GB to download, GB on disk], of `MAJOR FLAVOR [cudnn]` or of an image; 0 is not known."""
+    found: dict[str, list[float]] = {}
+    for row in rows("image_sizes.csv"):
+        cudnn = ["cudnn"] if row["cudnn"] == "yes" else []
+        found[" ".join((row["cuda"].split(".")[0], row["flavor"], *cudnn))] = size(row)
+    return found | {
+        row["image"]: size(row) for row in rows("framework_images.csv") if any(size(row))
+    }
+
+
+def cudnn_versions() -> dict[str, dict[str, str]]:
+    """By CUDA and major version of cuDNN the newest one that its images were made with."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows("cudnn_pairs.csv"):
+        newest = row["cudnn_versions_in_dockerfiles"].split(" ")[0].split("/")[-1]
+        found[row["cuda_version"]][row["cudnn_major"]] = newest
+    return found
+
+
+def size(row: Row) -> list[float]:
+    return [float(row[f"{kind}_gb"] or 0) for kind in ("compressed", "unpacked")]
+
+
+def version(row: Row, cudnns: dict[str, str], asked: list[object]) -> dict[str, object]:
+    """`released`: month of the toolkit. `cudnn`: what a `cudnn` tag without a number holds.
+    `holds`: the whole version of each cuDNN. `needs`: see there."""
     said: dict[str, object] = {}
     if row["toolkit_released"]:
         said["released"] = row["toolkit_released"]
     if "cudnn" in row["cudnn_tag_part"].split("|"):
         said["cudnn"] = row["cudnn_majors"]
+    if cudnns:
+        said["holds"] = cudnns
+    said["needs"] = asked
     return said
 
 
-def written(versions: dict[str, dict[str, object]]) -> str:
-    """One line a version, so that a change reads well in a diff."""
-    lines = (f"  {json.dumps(name)}: {json.dumps(it)}" for name, it in versions.items())
-    head = f'{{"listed": {json.dumps(LISTED)}, "versions": {{\n'
-    return head + ",\n".join(lines) + "\n}}\n"
+def written(tables: dict[str, object], versions: dict[str, dict[str, object]]) -> str:
+    """One line a version and a table, so that a change reads well in a diff."""
+    head = "".join(f"{json.dumps(name)}: {json.dumps(it)},\n" for name, it in tables.items())
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(it)}" for name, it in versions.items())
+    return f'{{"listed": {json.dumps(LISTED)},\n{head}"versions": {{\n{lines}\n}}}}\n'
 
 
 if __name__ == "__main__":

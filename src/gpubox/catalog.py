@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict
@@ -21,6 +21,8 @@ from gpubox.errors import UsageError, did_you_mean
 
 State = Literal["live", "deleted", "unknown"]
 
+AUTO = "auto"
+
 _WORD = re.compile(
     r"(?P<cuda>\d+(?:\.\d+)*)|(?P<addon>cudnn\d*|tensorrt)|(?P<flavor>base|runtime|devel)"
     r"|(?P<os>(?:ubuntu|centos|ubi|rockylinux|oraclelinux|opensuse|amzn|azl|cm)[\d.]*)|(?P<rc>rc)"
@@ -29,9 +31,9 @@ _REFERENCE = re.compile(
     r"(?:(?:registry-1\.|index\.)?docker\.io/)?nvidia/cuda(?::(?P<tag>[\w.-]+))?"
 )
 
-# The last CUDA that makes code for Maxwell, Pascal and Volta (13.0 starts at Turing): with it the
+# The last CUDA that makes code for Maxwell, Pascal and Volta (13 starts at Turing): with it the
 # replacement of an old image still runs on the card that the old one ran on.
-_SUCCESSOR = "12.9"
+_SUCCESSOR = "12"
 _SUCCESSOR_OS = {"centos": "rockylinux9", "rockylinux": "rockylinux9", "ubi": "ubi9"}
 
 
@@ -44,7 +46,7 @@ class CudaImageError(UsageError):
 
 
 class CudaChoice(msgspec.Struct, frozen=True):
-    """`cuda`: "12", "12.4" (the newest such with a live tag) or "12.4.1" (exactly that).
+    """`cuda`: "auto", "12", "12.4" (the newest such with a live tag) or "12.4.1" (exactly that).
 
     `cudnn`: its major number; "" is the newest that this CUDA has, None an image without.
     """
@@ -82,12 +84,19 @@ class Tag(NamedTuple):
 class _Version(TypedDict, total=False):
     released: str  # month of the toolkit, "2016-09"
     cudnn: str  # what a `cudnn` tag without a number holds
+    holds: dict[str, str]  # the whole version of each cuDNN, by its major one
+    needs: tuple[str, str, str, list[str] | None, list[str] | None]  # see scripts/catalog.py
     tags: list[tuple[State, str, str, str]]  # state, when, parts, OSes: every part on every OS;
     # an unknown tag without a `when` was never heard of, only its sisters in other versions
 
 
-class _Data(TypedDict):
+class Data(TypedDict):
     listed: str
+    first_drivers: dict[str, str]
+    supports: dict[str, tuple[str, str]]
+    capabilities: dict[str, tuple[str, str, str]]  # generation, last branch of drivers, models
+    frameworks: dict[str, tuple[str, str, str, str]]
+    sizes: dict[str, tuple[float, float]]  # GB to download and on disk; 0: not known
     versions: dict[str, _Version]
 
 
@@ -127,15 +136,25 @@ def name(choice: CudaChoice) -> str:
 def image(choice: CudaChoice) -> str:
     """The reference `nvidia/cuda:TAG`: a live tag if any fits, else one that is merely expected,
     else a deleted one (`status` tells). Raises `CudaImageError`."""
+    return candidates(choice)[0]
+
+
+def candidates(choice: CudaChoice) -> tuple[str, ...]:
+    """The references that a choice leaves to the machine, the best first: the live ones of each
+    CUDA of "12" or "auto", for an older driver runs only the older ones; else one, as `image`."""
     listed = [it for version in _series(choice.cuda) for it in _listed(version)]
-    if fitting := [it for it in listed if _fits(it, choice)]:
-        return f"nvidia/cuda:{max(fitting, key=_preference).tag}"
-    raise _refusal(choice, listed)
+    fitting = sorted((it for it in listed if _fits(it, choice)), key=_preference, reverse=True)
+    if not fitting:
+        raise _refusal(choice, listed)
+    best = {minor(it.tag.cuda): it for it in reversed(fitting) if it.state == fitting[0].state}
+    is_open = fitting[0].state == "live" and "." not in choice.cuda
+    chosen = sorted(best.values(), key=_preference, reverse=True) if is_open else fitting[:1]
+    return tuple(f"nvidia/cuda:{it.tag}" for it in chosen)
 
 
 def status(image_reference: str) -> TagStatus:
     """What was last known of a tag. Other repositories and digests are "unknown"."""
-    tag, as_of = _tag_of(image_reference), _data()["listed"]
+    tag, as_of = tag_of(image_reference), data()["listed"]
     listed = _listed(tag.cuda) if tag else []
     known = next((it for it in listed if it.tag == tag), None)
     if known is None and tag and tag.cuda and _all_deleted(listed):
@@ -149,7 +168,7 @@ def status(image_reference: str) -> TagStatus:
 
 def successor(image_reference: str) -> str | None:
     """For a deleted image: the name to type instead for new code, such as `cuda12.9-cudnn`."""
-    tag = _tag_of(image_reference)
+    tag = tag_of(image_reference)
     if tag is None or status(image_reference).state != "deleted":
         return None
     cudnn = "" if tag.addon.startswith("cudnn") else None
@@ -157,25 +176,33 @@ def successor(image_reference: str) -> str | None:
     return name(CudaChoice(_SUCCESSOR, cudnn, tag.flavor or "devel", os))
 
 
-def live_choices() -> tuple[str, ...]:
-    """One image with cuDNN and compiler each of CUDA 11, 12 and 13, seen in the newest listing.
+# --- the data
 
-    13.0 rather than the newest 13.x: any driver from branch 580 on starts it, and each later 13.x
-    asks for a newer one.
-    """
-    return tuple(image(CudaChoice(cuda, "")) for cuda in ("11.8", _SUCCESSOR, "13.0"))
+
+def rows() -> Iterator[tuple[str, str | None, State, str]]:
+    """Every tag: its reference, the version of its cuDNN, its state, and when that was seen."""
+    for version, facts in data()["versions"].items():
+        for it in _listed(version):
+            holds = facts.get("holds", {}).get(it.cudnn or "", it.cudnn)
+            yield f"nvidia/cuda:{it.tag}", holds, it.state, it.when
+
+
+def minors() -> list[str]:
+    """Every CUDA of which there was an image, newest first: `12.4`."""
+    found = dict.fromkeys(minor(it) for it in data()["versions"] if it)
+    return sorted(found, key=numbers, reverse=True)
 
 
 @cache
-def _data() -> _Data:
+def data() -> Data:
     file = Path(__file__).with_name("data") / "cuda.json"
-    data: _Data = json.loads(file.read_text(encoding="utf-8"))
-    return data
+    found: Data = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 @cache
 def _listed(version: str) -> list[_Listed]:
-    facts = _data()["versions"].get(version, _Version())
+    facts = data()["versions"].get(version, _Version())
     listed = []
     for state, when, parts, systems in facts.get("tags", []):
         for part in parts.split():
@@ -212,22 +239,24 @@ def _kind(word: str) -> str | None:
     return match.lastgroup if match else None
 
 
-def _tag_of(image_reference: str) -> Tag | None:
+def tag_of(image_reference: str) -> Tag | None:
     match = _REFERENCE.fullmatch(image_reference)
     return parse_tag(match["tag"] or "latest") if match else None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """`12.4.1` as numbers that compare."""
     return tuple(int(number) for number in version.split("."))
 
 
-def _minor(version: str) -> str:
+def minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
 def _series(cuda: str) -> list[str]:
     """The published versions that `cuda` stands for: "12" and "12.4" for several."""
-    return [it for it in _data()["versions"] if it and f"{it}.".startswith(f"{cuda}.")]
+    prefix = "" if cuda == AUTO else f"{cuda}."
+    return [it for it in data()["versions"] if it and f"{it}.".startswith(prefix)]
 
 
 def _fits(listed: _Listed, choice: CudaChoice) -> bool:
@@ -247,7 +276,7 @@ def _is_default_os(os: str) -> bool:
 
 def _preference(listed: _Listed) -> tuple[object, ...]:
     state = ("deleted", "unknown", "live").index(listed.state), bool(listed.when)
-    return state, _numbers(listed.tag.cuda), int(listed.cudnn or 0), _os_preference(listed.tag)
+    return state, numbers(listed.tag.cuda), int(listed.cudnn or 0), _os_preference(listed.tag)
 
 
 def _os_preference(tag: Tag) -> tuple[int, int]:
@@ -257,8 +286,8 @@ def _os_preference(tag: Tag) -> tuple[int, int]:
     if not tag.os.startswith("ubuntu"):
         return 2, 0
     year = int(tag.os[len("ubuntu") :].split(".")[0])
-    months = [_data()["versions"][it].get("released") for it in _series(_minor(tag.cuda))]
-    released = min(filter(None, months), default=_data()["listed"])
+    months = [data()["versions"][it].get("released") for it in _series(minor(tag.cuda))]
+    released = min(filter(None, months), default=data()["listed"])
     mature = f"20{year}-07" <= released
     return (1, year) if mature else (0, -year)
 
@@ -285,24 +314,24 @@ def _refusal(choice: CudaChoice, listed: list[_Listed]) -> CudaImageError:
 
 def _cuda_hint(cuda: str) -> str:
     """What there is nearest to `cuda`: its sisters, else its neighbours in the row of versions."""
-    if sisters := _series(_minor(cuda)):
+    if sisters := _series(minor(cuda)):
         return "there is: " + ", ".join(sisters)
-    known = sorted({_minor(it) for it in _data()["versions"] if it}, key=_numbers)
+    known = sorted({minor(it) for it in data()["versions"] if it}, key=numbers)
     if not re.fullmatch(r"\d+(\.\d+)*", cuda):
         return f"a CUDA version is said as in '{known[-1]}'"
-    place = bisect(known, _numbers(cuda), key=_numbers)
+    place = bisect(known, numbers(cuda), key=numbers)
     return "the nearest: CUDA " + " and ".join(known[max(place - 1, 0) : place + 1])
 
 
 def _cudnn_hint(choice: CudaChoice, listed: list[_Listed]) -> str:
     here = sorted({it.cudnn for it in listed if it.cudnn}, key=int)
     has = f"CUDA {choice.cuda} has " + (_said(", ".join(here)) if here else "none")
-    having = [it for it in _data()["versions"] if it and _has_cudnn(it, choice.cudnn)]
+    having = [it for it in data()["versions"] if it and _has_cudnn(it, choice.cudnn)]
     if not having:
         return f"{has}; a cuDNN is named by its major number"
-    if sisters := [it for it in having if _minor(it) == _minor(choice.cuda)]:
+    if sisters := [it for it in having if minor(it) == minor(choice.cuda)]:
         return f"{has}; CUDA {', '.join(sisters)} has it"
-    return f"{has}; {_said(choice.cudnn)} is in CUDA {_minor(having[0])} to {_minor(having[-1])}"
+    return f"{has}; {_said(choice.cudnn)} is in CUDA {minor(having[0])} to {minor(having[-1])}"
 
 
 def _has_cudnn(version: str, cudnn: str | None) -> bool:

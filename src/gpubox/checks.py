@@ -17,8 +17,10 @@ from gpubox.values import Mount
 Use = Literal["volume", "data", "workspace"]
 Trouble = Literal["", "missing", "dangling", "loop", "barred", "broken"]
 
-FOLDERS, SOCKET, ROOT_SQUASH, DELETED = "folders", "socket", "root-squash", "deleted"
-IGNORABLE = (DELETED, ROOT_SQUASH, SOCKET)  # what --ignore goes past
+FOLDERS, SOCKET, ROOT_SQUASH = "folders", "socket", "root-squash"
+DELETED, DRIVER, GPU = "deleted", "driver", "gpu"
+# what --ignore goes past
+IGNORABLE = (DELETED, ROOT_SQUASH, SOCKET)
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 
 

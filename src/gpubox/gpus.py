@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
+Capability = tuple[int, int]
+
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU. `brand` is spelt as images ask for it (`geforce`, `tesla`, `nvidia`, `quadrortx`).
@@ -19,7 +21,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str
     name: str
     brand: str = ""
-    capability: tuple[int, int] | None = None
+    capability: Capability | None = None
     memory: int = 0
 
 

@@ -320,13 +320,13 @@ def test_of_any_other_image_nothing_is_claimed(reference: str) -> None:
 @pytest.mark.parametrize(
     ("tag", "name"),
     [
-        ("8.0-cudnn5-devel", "cuda12.9-cudnn"),
-        ("8.0", "cuda12.9"),
-        ("latest", "cuda12.9"),
-        ("cudnn-runtime", "cuda12.9-cudnn-runtime"),
-        ("10.2-base-ubuntu18.04", "cuda12.9-base"),
-        ("7.5-cudnn5-runtime-centos7", "cuda12.9-cudnn-runtime-rockylinux9"),
-        ("11.2.0-devel-ubi8", "cuda12.9-ubi9"),
+        ("8.0-cudnn5-devel", "cuda12-cudnn"),
+        ("8.0", "cuda12"),
+        ("latest", "cuda12"),
+        ("cudnn-runtime", "cuda12-cudnn-runtime"),
+        ("10.2-base-ubuntu18.04", "cuda12-base"),
+        ("7.5-cudnn5-runtime-centos7", "cuda12-cudnn-runtime-rockylinux9"),
+        ("11.2.0-devel-ubi8", "cuda12-ubi9"),
     ],
 )
 def test_a_deleted_image_has_a_successor_of_its_kind(tag: str, name: str) -> None:
@@ -343,11 +343,34 @@ def test_every_deleted_image_has_a_live_successor_and_no_other_image_has_one() -
             assert name is None, row["tag"]
 
 
-def test_the_images_of_the_built_in_profiles_were_seen_in_the_newest_listing() -> None:
-    assert catalog.live_choices() == (
-        "nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04",
-        "nvidia/cuda:12.9.2-cudnn-devel-ubuntu24.04",
-        "nvidia/cuda:13.0.3-cudnn-devel-ubuntu24.04",
-    )
-    for reference in catalog.live_choices():
-        assert status(reference) == TagStatus("live", None, LISTED)
+@pytest.mark.parametrize(
+    ("name", "versions"),
+    [
+        ("cuda12-cudnn", "12.9.2 12.8.1 12.6.3 12.5.1 12.4.1 12.3.2 12.2.2 12.1.1 12.0.1"),
+        ("cuda12-cudnn8", "12.2.2 12.1.1 12.0.1"),
+        ("cuda12-base-cm2", "12.9.1 12.8.1 12.6.3"),
+        ("cuda13", "13.1.0 13.0.2"),
+        ("cuda12.4-cudnn", "12.4.1"),
+        ("cuda12.4.0", "12.4.0"),
+        ("cuda10-cudnn7", "10.2"),  # none of them lives
+        ("cuda8", "8.0"),
+    ],
+)
+def test_an_open_choice_leaves_the_live_images_of_each_cuda_to_the_machine(
+    name: str, versions: str
+) -> None:
+    choice = parse_name(name)
+    assert choice is not None
+    found = catalog.candidates(choice)
+    tags = [catalog.parse_tag(it.removeprefix("nvidia/cuda:")) for it in found]
+    assert [tag.cuda for tag in tags if tag] == versions.split()
+    assert found[0] == image(choice)
+    if len(found) > 1:
+        assert {status(it).state for it in found} == {"live"}
+
+
+def test_auto_is_every_cuda_that_lives() -> None:
+    found = catalog.candidates(CudaChoice("auto", ""))
+    assert found[0] == "nvidia/cuda:13.3.0-cudnn-devel-ubuntu24.04"
+    assert found[-1] == "nvidia/cuda:11.0.3-cudnn8-devel-ubuntu20.04"
+    assert len(found) == len(set(found)) == 22
