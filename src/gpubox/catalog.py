@@ -294,19 +294,19 @@ def _os_preference(tag: Tag) -> tuple[int, int]:
 
 def _refusal(choice: CudaChoice, listed: list[_Listed]) -> CudaImageError:
     """Names the first part of the choice, in the order of a tag, that leaves no image over."""
-    cuda, flavor, cudnn = choice.cuda, choice.flavor, choice.cudnn
+    flavor, cudnn, cuda = choice.flavor, choice.cudnn, _cuda_said(choice)
     if not listed:
-        return CudaImageError("cuda", f"nvidia/cuda has no CUDA {cuda}", _cuda_hint(cuda))
+        return CudaImageError("cuda", f"nvidia/cuda has no {cuda}", _cuda_hint(choice.cuda))
     flavors = {it.tag.flavor for it in listed if it.tag.flavor}
     if flavor not in flavors:
-        problem = f"nvidia/cuda has no flavor '{flavor}' of CUDA {cuda}"
+        problem = f"nvidia/cuda has no flavor '{flavor}' of {cuda}"
         return CudaImageError("flavor", problem, did_you_mean(flavor, sorted(flavors)))
     if cudnn is not None and flavor == "base":
         problem = f"nvidia/cuda has no '{name(choice)}': base images are without cuDNN"
         return CudaImageError("flavor", problem, "flavors with cuDNN: devel, runtime")
     systems = {it.tag.os for it in listed if _fits(it, replace(choice, os=it.tag.os or None))}
     if not systems:
-        problem = f"nvidia/cuda has no {_said(cudnn)} for CUDA {cuda}"
+        problem = f"nvidia/cuda has no {_said(cudnn)} for {cuda}"
         return CudaImageError("cudnn", problem, _cudnn_hint(choice, listed))
     problem = f"nvidia/cuda has no '{name(replace(choice, os=None))}' on '{choice.os or 'ubuntu'}'"
     return CudaImageError("os", problem, did_you_mean(choice.os or "", sorted(systems - {""})))
@@ -325,7 +325,7 @@ def _cuda_hint(cuda: str) -> str:
 
 def _cudnn_hint(choice: CudaChoice, listed: list[_Listed]) -> str:
     here = sorted({it.cudnn for it in listed if it.cudnn}, key=int)
-    has = f"CUDA {choice.cuda} has " + (_said(", ".join(here)) if here else "none")
+    has = f"{_cuda_said(choice)} has " + (_said(", ".join(here)) if here else "none")
     having = [it for it in data()["versions"] if it and _has_cudnn(it, choice.cudnn)]
     if not having:
         return f"{has}; a cuDNN is named by its major number"
@@ -336,6 +336,10 @@ def _cudnn_hint(choice: CudaChoice, listed: list[_Listed]) -> str:
 
 def _has_cudnn(version: str, cudnn: str | None) -> bool:
     return any(it.cudnn and cudnn in ("", it.cudnn) for it in _listed(version))
+
+
+def _cuda_said(choice: CudaChoice) -> str:
+    return "any CUDA" if choice.cuda == AUTO else f"CUDA {choice.cuda}"
 
 
 def _said(cudnn: str | None) -> str:

@@ -5,6 +5,8 @@ Pure: who has seen them is `nvml`'s to know, what runs on them `fits`'.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 Capability = tuple[int, int]
@@ -34,3 +36,11 @@ class Machine(msgspec.Struct, frozen=True):
     driver: str
     cuda: tuple[int, int] | None = None
     gpus: tuple[Gpu, ...] = ()
+
+
+def chosen(machine: Machine | None, ids: Sequence[str], *, all: bool) -> tuple[Gpu, ...]:
+    """The GPUs that a request means: by index, by UUID, or by the index of a MIG instance (0:1)."""
+    if machine is None:
+        return ()
+    named = {gpu_id.partition(":")[0] for gpu_id in ids}
+    return tuple(gpu for gpu in machine.gpus if all or str(gpu.index) in named or gpu.uuid in named)

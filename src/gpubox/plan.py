@@ -13,9 +13,10 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from gpubox import __version__, notebook, values
+from gpubox import __version__, fits, notebook, values
 from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
+from gpubox.gpus import Gpu, Machine, chosen
 from gpubox.profile import Profile
 
 Kind = Literal["shell", "command", "jupyter"]
@@ -70,11 +71,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `files` holds the text of each file that the profile names; `taken` are names in use;
     `no_hook` says that the engine has just refused the usual GPU request; below `jupyter_port`
-    the ports from 8888 on were found taken.
+    the ports from 8888 on were found taken. Without a `machine` the reason is in `unseen`.
     """
 
     caller: Caller
     engine: EngineFacts | None = None
+    machine: Machine | None = None
+    unseen: str = ""
     files: Mapping[str, str] | None = None
     taken: frozenset[str] = frozenset()
     no_hook: bool = False
@@ -163,6 +166,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     tty, interactive = _streams(ask, kind, caller)
     name = ask.name or _free_name(f"{_safe(profile.name)}-{_safe(caller.name)}", facts.taken)
     gpus = profile.gpus if profile.gpus is not None else values.NO_GPUS
+    image, image_notes = _image(profile, gpus, facts)
     _refuse_what_podman_ignores(profile, gpus, facts)
     own = ask.command or profile.command
     if kind == "jupyter" and not own and not profile.entrypoint:
@@ -172,7 +176,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     ports, port_notes = _ports(profile, ask, facts, kind)
     return Plan(
         name=name,
-        image=profile.image,
+        image=image,
         profile=profile.name,
         kind=kind,
         command=command,
@@ -209,7 +213,12 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         as_caller=caller if as_caller else None,
         named_by_caller=ask.name is not None,
         port_by_caller=_port_said(profile, ask),
-        notes=(*port_notes, *_gpu_notes(profile, gpus), *_folder_notes(profile, kind, caller)),
+        notes=(
+            *image_notes,
+            *port_notes,
+            *_gpu_notes(profile, gpus),
+            *_folder_notes(profile, kind, caller),
+        ),
     )
 
 
@@ -305,6 +314,26 @@ def _labels(
         "version": __version__,
     }
     return (*profile.labels.items(), *((LABEL + key, text) for key, text in own.items()))
+
+
+# --- the image
+
+
+def _image(profile: Profile, gpus: values.Gpus, facts: Facts) -> tuple[str, tuple[str, ...]]:
+    """The image that this machine can run of those that the profile leaves to it, and why."""
+    machine = facts.machine if gpus != values.NO_GPUS else None  # without one any runs
+    choice = fits.choose(profile.images, machine, asked_gpus(gpus, machine))
+    if choice.why:
+        return choice.image, (f"{choice.image}, because {choice.why}",)
+    if not profile.is_auto:
+        return choice.image, ()
+    doubt = f"; what suits here is not known: {facts.unseen}" if facts.unseen else ""
+    return choice.image, (f"{choice.image}, the newest{doubt}",)
+
+
+def asked_gpus(gpus: values.Gpus, machine: Machine | None) -> tuple[Gpu, ...]:
+    """Those of the machine's GPUs that the box will see."""
+    return chosen(machine, gpus.ids, all=gpus.all)
 
 
 # --- GPUs

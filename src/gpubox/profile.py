@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from gpubox import values
+from gpubox.catalog import AUTO
 from gpubox.errors import GpuboxError, ProfileError, UsageError, did_you_mean
 from gpubox.layers import BUILT_IN, COMMAND_LINE, Layer, Said, from_flags, interpolate
 from gpubox.settings import BY_KEY, SETTINGS, Item, Setting
@@ -44,11 +45,13 @@ Merged = dict[str, Item | dict[str, Item]]
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """A named set of settings after all layers; what nobody said is None or empty.
 
-    Sizes are bytes, `cpus` billionths of a CPU. `merged` keeps each value with where it was said.
+    `images` are those that the machine may choose from, the one that is wanted most first; it is
+    `image`. Sizes are bytes, `cpus` billionths of a CPU. `merged` keeps each value with where it
+    was said.
     """
 
     name: str
-    image: str
+    images: tuple[str, ...]
     image_where: str
     description: str = ""
     gpus: values.Gpus | None = None
@@ -78,6 +81,16 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     slurm: tuple[str, ...] = ()
     registry: str | None = None
     merged: Any = None
+
+    @property
+    def image(self) -> str:
+        return self.images[0]
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether any CUDA is wanted that this machine can run."""
+        cuda = (self.merged or {}).get("cuda")
+        return isinstance(cuda, Item) and cuda.value == AUTO
 
     def where(self, key: str, item: str = "") -> str:
         """Where a setting, or one item of a collection, was said."""
@@ -213,9 +226,9 @@ class Config(msgspec.Struct, frozen=True):
                 values.reference(word)
             except ValueError as error:
                 raise UsageError(str(error)) from None
-            return {"image": Item(word, COMMAND_LINE)}
+            return {"image": Item((word,), COMMAND_LINE)}
         if choice := catalog.parse_name(word):
-            return {"image": Item(catalog.image(choice), "NVIDIA's tags")}
+            return {"image": Item(catalog.candidates(choice), "NVIDIA's tags")}
         raise UsageError(f"no profile '{word}'", did_you_mean(word, self.names()))
 
     def _read(self, key: str, said: Said | None, layer: Layer | None, known: str = "") -> Merged:
@@ -265,7 +278,7 @@ class Config(msgspec.Struct, frozen=True):
         return found
 
     def _finish(self, word: str, merged: Merged) -> Profile:
-        image, where = self._image(word, merged)
+        images, where = self._images(word, merged)
         said: dict[str, Any] = {}
         for setting in SETTINGS:
             found = merged.get(setting.key)
@@ -280,22 +293,23 @@ class Config(msgspec.Struct, frozen=True):
         said["volumes"] = _all_mounts(merged)
         return Profile(
             name=word,
-            image=image,
+            images=images,
             image_where=where,
             registry=self.registry(),
             merged=merged,
             **said,
         )
 
-    def _image(self, word: str, merged: Merged) -> tuple[str, str]:
+    def _images(self, word: str, merged: Merged) -> tuple[tuple[str, ...], str]:
         if image := _said(merged, "image"):
             for key in CUDA_GROUP:
                 if idle := _said(merged, key):
-                    problem = f"it picks among NVIDIA's CUDA images, and {image.value} is the image"
+                    named = " or ".join(image.value)
+                    problem = f"it picks among NVIDIA's CUDA images, and {named} is the image"
                     raise ProfileError(
                         idle.where, key, problem, "leave it out, or write cuda: in place of image:"
                     )
-            return str(image.value), image.where
+            return image.value, image.where
         cuda = _said(merged, "cuda")
         if cuda is None:
             where = next(iter(self.owners(word)), COMMAND_LINE)
@@ -307,12 +321,12 @@ class Config(msgspec.Struct, frozen=True):
         cudnn, flavor, os = (_said(merged, key) for key in CUDA_GROUP[1:])
         choice = catalog.CudaChoice(
             cuda=cuda.value,
-            cudnn=cudnn.value if cudnn else None,
+            cudnn=cudnn.value.replace(AUTO, "") if cudnn else None,
             flavor=flavor.value if flavor else "devel",
             os=os.value if os else None,
         )
         try:
-            return catalog.image(choice), cuda.where
+            return catalog.candidates(choice), cuda.where
         except GpuboxError as error:
             raise ProfileError(cuda.where, "cuda", error.problem, error.hint) from None
 

@@ -16,6 +16,7 @@ import msgspec
 
 from gpubox import docker_words as say
 from gpubox import values
+from gpubox.catalog import AUTO
 from gpubox.errors import ProfileError
 from gpubox.layers import COMMAND_LINE, Said, words
 from gpubox.values import Gpus
@@ -230,15 +231,15 @@ def _workspace(said: Said) -> values.Mount:
 
 
 def _cudnn(text: str) -> str:
-    if not text.isdigit():
-        raise ValueError(f"'{text}' is not a major version of cuDNN, like 8")
+    if text != AUTO and not text.isdigit():
+        raise ValueError(f"'{text}' is not a major version of cuDNN, like 8, or {AUTO}")
     return text
 
 
 def _cuda(text: str) -> str:
     parts = text.split(".")
-    if len(parts) > 3 or not all(part.isdigit() for part in parts):
-        raise ValueError(f"'{text}' is not a version of CUDA, like 12.4")
+    if text != AUTO and (len(parts) > 3 or not all(part.isdigit() for part in parts)):
+        raise ValueError(f"'{text}' is not a version of CUDA, like 12.4, or {AUTO}")
     return text
 
 
@@ -248,9 +249,14 @@ def _flavor(text: str) -> str:
     return text
 
 
-def _image(text: str) -> str:
-    values.reference(text)
-    return text
+def _images(said: Said) -> tuple[str, ...]:
+    """One image, or several in the order in which they are wanted."""
+    found = tuple(words(said, lambda text: [text]))
+    for image in found:
+        values.reference(image)
+    if not found:
+        raise ValueError("an empty list")
+    return found
 
 
 def _hostname(text: str) -> str:
@@ -323,9 +329,20 @@ _NAMED = dict[str, Text | None] | Texts
 SETTINGS: tuple[Setting, ...] = (
     Setting("description", Text, one(), "what the profile is for, shown by `gpubox profiles`"),
     Setting("extends", Text, one(), "the profile this one adds to"),
-    Setting("image", Text, one(_image), "the image, as `docker run` takes it"),
-    Setting("cuda", Text, one(_cuda), "a version of CUDA: an image of NVIDIA's is picked"),
-    Setting("cudnn", Text, one(_cudnn), "the major version of cuDNN in that image"),
+    Setting(
+        "image",
+        Text | Texts,
+        _images,
+        "the image, as `docker run` takes it; of a list the first that this machine can run",
+    ),
+    Setting(
+        "cuda",
+        Text,
+        one(_cuda),
+        "a version of CUDA: an image of NVIDIA's is picked;"
+        " 12, or auto, is the newest such that this machine can run",
+    ),
+    Setting("cudnn", Text, one(_cudnn), "the major version of cuDNN in that image, or auto"),
     Setting("flavor", Text, one(_flavor), "base, runtime or devel (the default)"),
     Setting("os", Text, one(), "the system in that image, like ubuntu22.04"),
     Setting(

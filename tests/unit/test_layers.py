@@ -27,10 +27,10 @@ PURE = {
     "fits": "catalog checks demands gpus",
     "faults": "errors",
     "docker_words": "errors values",
-    "settings": "docker_words errors layers values",
+    "settings": "catalog docker_words errors layers values",
     "profile": "catalog errors layers settings values",
     "notebook": "",
-    "plan": "__init__ docker_words errors notebook profile values",
+    "plan": "__init__ docker_words errors fits gpus notebook profile values",
     "translate": "docker_words plan settings",
     "identity": "plan",
 }

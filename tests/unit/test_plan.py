@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from gpubox.docker_words import GpuRequest
 from gpubox.errors import GpuboxError
+from gpubox.gpus import Gpu, Machine
 from gpubox.layers import Layer, from_flags, layers, read
 from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
 from gpubox.profile import Config
@@ -47,13 +48,22 @@ def planned(
     files: dict[str, str] | None = None,
     taken: frozenset[str] = frozenset(),
     no_hook: bool = False,
+    machine: Machine | None = None,
     **ask: Any,
 ) -> Plan:
     built_in, _ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)
     own = Layer("x.yaml", read(text, "x.yaml", Path("/base")))
     config = Config((built_in[0], own), caller.environ, caller.folder)
     profile = config.profile(word, from_flags(flags or {}, caller.folder))
-    facts = Facts(caller=caller, engine=engine, files=files, taken=taken, no_hook=no_hook)
+    facts = Facts(
+        caller=caller,
+        engine=engine,
+        files=files,
+        taken=taken,
+        no_hook=no_hook,
+        machine=machine,
+        unseen="" if machine else "there is no driver",
+    )
     return plan(profile, Ask(**ask), facts)
 
 
@@ -277,3 +287,74 @@ def test_root_is_told_to_images_that_would_make_another_of_root() -> None:
     assert told <= said
     others = {str(item) for item in planned(flags={"user": "host"}).environment}
     assert not any(text.startswith("NB_") for text in others)
+
+
+# --- the image that a machine can run
+
+GTX = Gpu(index=0, uuid="GPU-0", name="GTX", brand="geforce", capability=(6, 1))
+A100 = Gpu(index=1, uuid="GPU-1", name="A100", brand="nvidia", capability=(8, 0))
+RTX = Gpu(index=0, uuid="GPU-2", name="RTX", brand="geforce", capability=(12, 0))
+MIXED = Machine("535.183.01", (12, 2), (GTX, A100))
+
+
+@pytest.mark.parametrize(
+    ("machine", "image"),
+    [
+        (None, "2.8.0-cuda12.6-cudnn9-runtime"),
+        (MIXED, "2.8.0-cuda12.6-cudnn9-runtime"),
+        (Machine("570.26", (12, 8), (RTX,)), "2.8.0-cuda12.8-cudnn9-runtime"),
+        (Machine("470.57.02", (11, 4), (A100,)), "2.7.1-cuda11.8-cudnn9-runtime"),
+    ],
+)
+def test_the_built_in_pytorch_is_the_one_for_the_driver_and_the_gpus(
+    machine: Machine | None, image: str
+) -> None:
+    assert planned("pytorch", machine=machine).image == f"pytorch/pytorch:{image}"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "image"),
+    [
+        ("all", "12.4.1-cudnn-devel-ubuntu22.04"),
+        ("0", "12.4.1-cudnn-devel-ubuntu22.04"),
+        ("device=1", "12.9.2-cudnn-devel-ubuntu24.04"),
+        ("GPU-1", "12.9.2-cudnn-devel-ubuntu24.04"),
+    ],
+)
+def test_cuda12_suits_the_gpus_that_the_box_sees(gpus: str, image: str) -> None:
+    said = {"gpus": gpus.split(",") if gpus == "0" else gpus}
+    assert planned("cuda12", flags=said, machine=MIXED).image == f"nvidia/cuda:{image}"
+
+
+def test_without_a_gpu_the_newest_image_is_as_good_as_any() -> None:
+    old = Machine("470.57.02", (11, 4), (A100,))
+    assert planned("cuda12", machine=old).image == "nvidia/cuda:12.8.1-cudnn-devel-ubuntu24.04"
+    found = planned("cuda12", flags={"gpus": "none"}, machine=old)
+    assert found.image == "nvidia/cuda:12.9.2-cudnn-devel-ubuntu24.04"
+
+
+def test_another_image_than_the_first_is_said_with_the_reason() -> None:
+    text = 'profiles: {p: {image: ["nvidia/cuda:12.9.1-base-ubuntu24.04", "b:2"]}}'
+    found = planned("p", text, machine=MIXED)
+    assert (found.image, found.notes) == (
+        "b:2",
+        ("b:2, because driver 535.183.01 knows CUDA 12.2, on GTX (Pascal, 6.1)"
+         " and A100 (Ampere, 8.0)",),
+    )  # fmt: skip
+    assert planned("pytorch", machine=MIXED).notes == ()
+
+
+def test_auto_always_says_what_it_is() -> None:
+    text = "profiles: {p: {cuda: auto, cudnn: auto}}"
+    newest = "nvidia/cuda:13.3.0-cudnn-devel-ubuntu24.04"
+    assert planned("p", text).notes == (
+        f"{newest}, the newest; what suits here is not known: there is no driver",
+    )
+    assert planned("p", text, machine=Machine("610.43.02", (13, 3), (A100,))).notes == (
+        f"{newest}, the newest",
+    )
+    found = planned("p", text, machine=Machine("580.65.06", (13, 0), (GTX,)))
+    assert found.image == "nvidia/cuda:12.9.2-cudnn-devel-ubuntu24.04"
+    assert found.notes == (
+        f"{found.image}, because driver 580.65.06 knows CUDA 13.0, on GTX (Pascal, 6.1)",
+    )

@@ -38,6 +38,20 @@ def problem(name: str, *texts: str, flags: dict[str, Any] | None = None, **env: 
     return f"{caught.value.problem} | {caught.value.hint}"
 
 
+def test_images_of_a_list_are_left_to_the_machine_in_their_order() -> None:
+    assert resolved("p", "profiles: {p: {image: [b:1, a:2]}}").images == ("b:1", "a:2")
+    lower = "profiles: {p: {image: [b:1, a:2]}}"
+    assert resolved("p", lower, "profiles: {p: {image: c}}").images == ("c",)
+
+
+def test_an_open_version_of_cuda_is_left_to_the_machine() -> None:
+    found = resolved("p", 'profiles: {p: {cuda: "12", cudnn: 8}}')
+    assert found.image == "nvidia/cuda:12.2.2-cudnn8-devel-ubuntu22.04"
+    assert len(found.images) == 3
+    assert len(resolved("p", "profiles: {p: {cuda: auto, cudnn: auto}}").images) == 22
+    assert len(resolved("cuda12-cudnn").images) == 9
+
+
 # --- what is built in
 
 
@@ -304,8 +318,15 @@ def test_two_mounts_on_one_target_are_refused() -> None:
         ("- a\n- b", "1.yaml:1: a mapping"),
         ("a: [", "1.yaml:"),
         ("a: &x [*x]", "1.yaml:1: an alias that contains itself"),
-        ("profiles: {p: {image: [a]}}", "1.yaml:1: image: a text is expected here, not a list"),
+        (
+            "profiles: {p: {image: {b: a}}}",
+            "1.yaml:1: image: a text or a list is expected here, not",
+        ),
         ("profiles:\n  p:\n    image: a\n    ports:\n    - 1:80\n    - x", "1.yaml:6: ports: 'x'"),
+        ("profiles: {p: {image: []}}", "1.yaml:1: image: an empty list"),
+        ("profiles: {p: {image: [a, B]}}", "1.yaml:1: image: 'B': the name of an image is lower"),
+        ("profiles: {p: {cuda: automatic}}", "1.yaml:1: cuda: 'automatic' is not a version of CUD"),
+        ("profiles: {p: {cuda: auto, cudnn: 1}}", "cuda: nvidia/cuda has no cuDNN 1 for any CUDA"),
         ("profiles: {p: {image: a, gpus: 2}}", "1.yaml:1: gpus: 2 is a count, and free GPUs"),
         ("profiles: {p: {image: a, gpus: {count: 1}}}", "gpus: write all, none, or the GPUs"),
         ("profiles: {p: {image: a, command: 'a \"b'}}", "command: 'a \"b': no closing quotation"),

@@ -103,6 +103,6 @@ def test_no_option_takes_an_optional_value(name: str) -> None:
 
 def test_what_is_said_of_a_setting_is_in_the_profile_and_in_the_plan() -> None:
     profile, plan = ({field.name for field in msgspec.structs.fields(of)} for of in (Profile, Plan))
-    resolved = {"extends", "datasets", "cuda", "cudnn", "flavor", "os"}
+    resolved = {"extends", "datasets", "image", "cuda", "cudnn", "flavor", "os"}
     assert {setting.key for setting in SETTINGS} - resolved - profile == set()
     assert {setting.key for setting in SETTINGS if setting.said} - plan == set()
