@@ -1,4 +1,4 @@
-"""A plan becomes a running box: pull what is missing, create, attach, start.
+"""A plan becomes a running box: have pulled what is missing, create, attach, start.
 
 What fails leaves nothing behind. Knows the order of things; the engine does them, the screen is the
 caller's.
@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
 
-from gpubox import catalog, faults, host, terminal, values
-from gpubox.checks import DELETED
+from gpubox import faults, host, pull, terminal
 from gpubox.engine import Engine, Exit, Hijacked, ImageMissing
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.faults import EngineSaid
@@ -31,15 +30,11 @@ from gpubox.translate import arguments
 _INIT = re.compile(r"init -- ")  # before it becomes the command
 _INIT_SECONDS = 5
 
-Events = Iterator[Mapping[str, Any]]
 
-
-class Screen(Protocol):
+class Screen(pull.Screen, Protocol):
     """What a launch tells the person while it goes on."""
 
     def say(self, sentence: str) -> None: ...
-    def warn(self, sentence: str) -> None: ...
-    def pulling(self, image: str, events: Events) -> None: ...
 
 
 class Foreground(msgspec.Struct, frozen=True):
@@ -103,8 +98,8 @@ class Launch(msgspec.Struct, frozen=True):
                 return start(plan)
             except ImageMissing:
                 if pulled or plan.pull == "never":
-                    raise _missing(plan.image) from None
-                self._get_image(plan)
+                    raise pull.missing(plan.image) from None
+                pull.get(self.engine, plan.image, plan.registry, self.screen, self.ignored)
                 pulled = True
             except EngineSaid as refusal:
                 facts = self._changed(facts, plan, refusal)
@@ -134,21 +129,6 @@ class Launch(msgspec.Struct, frozen=True):
         flag = "--port" if plan.kind == "jupyter" else "-p"
         problem = f"port {number} is taken by {holder}" if holder else refusal.problem
         return EngineError(problem, f"take another port with {flag}", exit_code=125)
-
-    # --- images
-
-    def _get_image(self, plan: Plan) -> None:
-        source = pull_source(plan.image, plan.registry)
-        deleted = _deleted(plan.image)
-        hopeless = source == plan.image and DELETED not in self.ignored
-        if deleted and hopeless and not self.engine.facts().mirrors:
-            raise deleted
-        try:
-            self.screen.pulling(source, self.engine.pull(source, self.screen.warn))
-        except EngineSaid as refusal:
-            raise deleted or refusal from refusal
-        if source != plan.image:
-            self.engine.rename_image(source, plan.image)
 
     # --- starts
 
@@ -201,37 +181,6 @@ def port_holder(engine: Engine, number: int) -> str | None:
     """Who has a port of the engine's machine: a box, a container, or a program of this one."""
     holder = engine.publishers().get(number)
     return host.port_holder(number) if not holder and engine.endpoint.local else holder
-
-
-# --- images
-
-
-def pull_source(image: str, registry: str | None) -> str:
-    """Where an image is pulled from: Docker Hub's come through the `registry`, if there is one."""
-    reference = values.reference(image)
-    if not registry or reference.registry:
-        return image
-    repository = reference.repository
-    path = repository if "/" in repository else f"library/{repository}"
-    return str(replace(reference, registry=registry, repository=path))
-
-
-def _deleted(image: str) -> EngineError | None:
-    """What is to be said of an image that NVIDIA has deleted."""
-    status = catalog.status(image)
-    if status.state != "deleted":
-        return None
-    when = f" in {status.when}" if status.when else ""
-    instead = catalog.successor(image)
-    return EngineError(
-        f"{image} cannot be pulled: it was deleted from Docker Hub{when}",
-        (f"for new code: gpubox run {instead}; " if instead else "")
-        + "a registry that kept it goes into registry: in gpubox.yaml, or GPUBOX_REGISTRY",
-    )
-
-
-def _missing(image: str) -> EngineError:
-    return EngineError(f"no image {image} on the engine", f"docker pull {image}")
 
 
 # --- the foreground

@@ -45,9 +45,8 @@ ACTING = {
     "jupyter": "",
     "unreachable": "contexts errors faults",
     "engine": "contexts docker_words errors faults plan unreachable values",
-    "launch": (
-        "catalog checks engine errors faults host identity plan streams terminal translate values"
-    ),
+    "pull": "catalog checks engine errors faults values",
+    "launch": "engine errors faults host identity plan pull streams terminal translate",
     "render": "progress",
 }
 CLI = (
