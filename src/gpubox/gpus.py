@@ -16,15 +16,16 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     """One GPU. `brand` is spelt as images ask for it (`geforce`, `tesla`, `nvidia`, `quadrortx`).
 
     `capability` is CUDA's compute capability, (6, 1) for a GTX 1080 Ti; `memory` is bytes. What a
-    driver does not tell is empty, None or 0.
+    driver does not tell is empty, None or 0; `trouble` is why a GPU cannot be read, if it cannot.
     """
 
     index: int
-    uuid: str
-    name: str
+    uuid: str = ""
+    name: str = ""
     brand: str = ""
     capability: Capability | None = None
     memory: int = 0
+    trouble: str = ""
 
 
 class Machine(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ An engine that cannot be started fails the tests that need it, with the command 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from lab.engine import Kind, PrivateEngine
 from lab.images import build_stand_in
 from lab.jupyter import JUPYTER, build_jupyter
+from lab.nvml import Libraries, Machine
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry
@@ -131,6 +132,20 @@ def jupyter_image(used_engine: PrivateEngine, engines: Engines) -> str:
 def gpubox(used_engine: PrivateEngine, tmp_path: Path) -> Gpubox:
     """The installed program, talking to the engine that the test names."""
     return Gpubox(tmp_path, used_engine.env)
+
+
+@pytest.fixture(scope="session")
+def nvml_libraries(tmp_path_factory: pytest.TempPathFactory) -> Libraries:
+    return Libraries(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def nvml(nvml_libraries: Libraries, tmp_path: Path) -> Callable[[Machine], dict[str, str]]:
+    """The environment in which a program finds itself on a machine with these GPUs.
+
+    Another machine in the same environment is there from the program's next start on.
+    """
+    return lambda machine: nvml_libraries.serve(machine, tmp_path / "simulated-nvml")
 
 
 @pytest.fixture(scope="session")

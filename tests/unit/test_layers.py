@@ -40,6 +40,7 @@ ACTING = {
     "layers": "errors",
     "host": "checks errors plan",
     "contexts": "errors",
+    "nvml": "errors gpus",
     "streams": "errors",
     "terminal": "errors streams",
     "jupyter": "",
@@ -57,6 +58,7 @@ CLI = (
 DOORS = {
     "yaml": {"layers"},
     "docker": {"engine"},
+    "pynvml": {"nvml"},
     "requests": {"engine"},
     "urllib3": {"engine"},
     "rich": {"render"},
