@@ -12,15 +12,17 @@ from typing import Literal
 
 import msgspec
 
+from gpubox import catalog, demands
 from gpubox.values import Mount
 
 Use = Literal["volume", "data", "workspace"]
 Trouble = Literal["", "missing", "dangling", "loop", "barred", "broken"]
 
 FOLDERS, SOCKET, ROOT_SQUASH = "folders", "socket", "root-squash"
-DELETED, DRIVER, GPU = "deleted", "driver", "gpu"
+DELETED, DISK, DRIVER, GPU = "deleted", "disk", "driver", "gpu"
 # what --ignore goes past
-IGNORABLE = (DELETED, ROOT_SQUASH, SOCKET)
+IGNORABLE = (DELETED, DISK, DRIVER, GPU, ROOT_SQUASH, SOCKET)
+_LITTLE_ROOM, _FEW_FILES = 10**9, 50_000  # a small image's; a CUDA image has some 20,000 files
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 
 
@@ -199,6 +201,58 @@ def file_system(path: str, mountinfo: str) -> str:
         if _is_below(path, point) and len(PurePosixPath(point).parts) >= depth:
             found, depth = kind, len(PurePosixPath(point).parts)
     return found
+
+
+# --- an image that has to be got
+
+
+class Room(msgspec.Struct, frozen=True):
+    """What a file system has left: bytes and files for all but root."""
+
+    path: str
+    free: int
+    files: int
+
+
+def of_deletion(image: str) -> Finding | None:
+    """What is to be said of an image that NVIDIA has deleted."""
+    status = catalog.status(image)
+    if status.state != "deleted":
+        return None
+    when = f" in {status.when}" if status.when else ""
+    instead = catalog.successor(image)
+    return Finding(
+        DELETED,
+        f"{image} cannot be pulled: it was deleted from Docker Hub{when}",
+        (f"for new code: gpubox run {instead}; " if instead else "")
+        + "a registry that kept it goes into registry: in gpubox.yaml, or GPUBOX_REGISTRY",
+    )
+
+
+def of_room(image: str, room: Room) -> Iterator[Finding]:
+    """One finding at most: whether an image has room where the engine keeps its data.
+
+    Its size is an estimate, so only what is hopeless stops.
+    """
+    size, fix = (
+        demands.size(image),
+        "docker system df shows what takes it, docker image prune frees some",
+    )
+    if size and room.free < size.download + size.disk:
+        yield Finding(
+            DISK,
+            f"{image} takes about {_gb(size.disk)} on the disk and {_gb(size.download)} while it"
+            f" comes, and {room.path} has {_gb(room.free)} left",
+            fix,
+            stops=room.free < size.disk,
+        )
+    elif room.free < _LITTLE_ROOM or 0 < room.files < _FEW_FILES:
+        left = f"{room.files} files" if 0 < room.files < _FEW_FILES else _gb(room.free)
+        yield Finding(DISK, f"{room.path}, where images go, has {left} left", fix, stops=False)
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
 
 
 # --- a program that is here and not in the box

@@ -68,6 +68,14 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[str, ...]
 
 
+class LocalImage(msgspec.Struct, frozen=True):
+    """An image that the engine has: bytes on its disk, and the variables that a box begins with."""
+
+    id: str
+    size: int
+    variables: Mapping[str, str]
+
+
 class Hijacked(msgspec.Struct, frozen=True):
     """A connection that became a box's streams, and the output that came with the answer.
 
@@ -142,17 +150,24 @@ class Engine:
             cdi_enabled=bool(info.get("CDISpecDirs")),
             mirrors=bool((info.get("RegistryConfig") or {}).get("Mirrors")),
             local=self.endpoint.local,
+            root=_root(info),
         )
 
     # --- images
 
-    def has_image(self, image: str) -> bool:
+    def image(self, name: str) -> LocalImage | None:
+        """An image that is here."""
         try:
-            with translated(image):
-                self.api.inspect_image(image)
+            with translated(name):
+                found = self.api.inspect_image(name)
         except ImageMissing:
-            return False
-        return True
+            return None
+        said = (found.get("Config") or {}).get("Env") or ()
+        return LocalImage(
+            id=found["Id"],
+            size=int(found.get("Size") or 0),
+            variables=dict(text.partition("=")[::2] for text in said),
+        )
 
     def pull(self, image: str, warn: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
         """The events of a pull; one that carries an error is raised as such."""
@@ -506,6 +521,16 @@ def _started_id(error: BaseException | None) -> str | None:
 
 
 # --- small readings
+
+
+def _root(info: Mapping[str, Any]) -> str:
+    """Where images go on the engine's machine; Docker Desktop's is inside a machine of its own."""
+    if info.get("OperatingSystem") == "Docker Desktop":
+        return ""
+    drivers = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
+    if "containerd" in str(drivers.get("driver-type", "")):
+        return ""  # containerd's own folder, of which the engine says nothing
+    return str(info.get("DockerRootDir") or "")
 
 
 def _version(text: str) -> tuple[int, int]:

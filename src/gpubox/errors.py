@@ -11,15 +11,23 @@ class GpuboxError(Exception):
 
     `problem` is one lower-case sentence that names the value; `hint` is what to do about it, with
     the command to type. `exit_code` is 125, as `docker run` uses it, where the command runs a box
-    and 1 elsewhere; the command line chooses.
+    and 1 elsewhere; the command line chooses. `also` are further problems that were found with it.
     """
 
     exit_code: int | None = None
 
-    def __init__(self, problem: str, hint: str = "", *, exit_code: int | None = None) -> None:
+    def __init__(
+        self,
+        problem: str,
+        hint: str = "",
+        *,
+        exit_code: int | None = None,
+        also: tuple[GpuboxError, ...] = (),
+    ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
+        self.also = also
         if exit_code is not None:
             self.exit_code = exit_code
 

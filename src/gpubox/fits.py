@@ -61,7 +61,7 @@ def _of_the_driver(
     elif not _runs(demand, machine) and not (gated and _comes_with_driver(demand, gpus)):
         yield Finding(
             DRIVER,
-            f"programs in {image} need driver {demand.least_driver} or newer: {told}",
+            f"programs in {image} need driver {_least_driver(demand)} or newer: {told}",
             _newer_driver(demand, machine, gpus),
             stops=not demand.requires and not demand.waived,
         )
@@ -71,7 +71,12 @@ def _runs(demand: Demand, machine: Machine) -> bool:
     """Whether the driver is as new as the toolkit, or as its compatible ones of one major CUDA."""
     knows = cuda_of(machine)
     as_new = not knows or not demand.cuda or numbers(knows) >= numbers(demand.cuda)
-    return as_new or _at_least(machine.driver, demand.least_driver)
+    return as_new or _at_least(machine.driver, _least_driver(demand))
+
+
+def _least_driver(demand: Demand) -> str:
+    """Before CUDA 11 each version needs its own."""
+    return demand.least_driver or demands.first_driver(demand.cuda)
 
 
 def _comes_with_driver(demand: Demand, gpus: Sequence[Gpu]) -> bool:

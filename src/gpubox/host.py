@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from gpubox.checks import Seen
+from gpubox.checks import Room, Seen
 from gpubox.errors import GpuboxError
 from gpubox.plan import Caller
 
@@ -171,6 +171,19 @@ def mountinfo() -> str:
         return Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:
         return ""
+
+
+def room(path: str) -> Room | None:
+    """What the file system of a path has left; also where only a folder above it can be seen."""
+    for place in (Path(path), *Path(path).parents):
+        try:
+            found = os.statvfs(place)
+        except FileNotFoundError:
+            return None  # it is not this machine's
+        except OSError:
+            continue
+        return Room(path, found.f_bavail * found.f_frsize, found.f_favail)
+    return None
 
 
 class Measured(msgspec.Struct, frozen=True):

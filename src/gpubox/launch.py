@@ -136,7 +136,7 @@ class Launch(msgspec.Struct, frozen=True):
         said = arguments(plan)
         with terminal.Signals():  # none may strike between create and start
             plain = not said.host_config and not plan.as_caller
-            if plain and self.engine.has_image(plan.image):
+            if plain and self.engine.image(plan.image):
                 started = Started(self.engine.run_detached(said), plan)
             else:
                 started = Started(self._create(plan), plan)

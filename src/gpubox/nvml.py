@@ -52,9 +52,10 @@ class NoDriver(NoNvml):
 
 def machine() -> Machine:
     """This machine's driver and GPUs; what an old driver, or a GPU, does not tell is not known."""
+    library = _library()  # a machine without it must not wait for the binding, which is large
     import pynvml
 
-    with _opened():
+    with _opened(library):
         cuda = _told(pynvml.nvmlSystemGetCudaDriverVersion)
         return Machine(
             driver=_told(pynvml.nvmlSystemGetDriverVersion) or "",
@@ -64,12 +65,11 @@ def machine() -> Machine:
 
 
 @contextmanager
-def _opened() -> Iterator[None]:
+def _opened(library: ctypes.CDLL) -> Iterator[None]:
     """NVML between its start and its end; its errors become ours."""
     import pynvml
 
-    if pynvml.nvmlLib is None:
-        pynvml.nvmlLib = _library()
+    pynvml.nvmlLib = pynvml.nvmlLib or library
     try:
         _start()
         try:

@@ -54,7 +54,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine says of itself. `cdi_devices` are names like `nvidia.com/gpu=0`.
 
-    `podman` is the version of Podman behind a Docker-compatible service, or empty.
+    `podman` is the version of Podman behind a Docker-compatible service, or empty. Images go into
+    the folder `root` of its machine, which is empty where that is not known.
     """
 
     api: tuple[int, int]
@@ -64,6 +65,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     cdi_enabled: bool = False
     mirrors: bool = False
     local: bool = True
+    root: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -388,6 +390,15 @@ def _gpu_notes(profile: Profile, gpus: values.Gpus) -> tuple[str, ...]:
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+def is_gated(plan: Plan, engine: EngineFacts | None) -> bool:
+    """Whether NVIDIA's hook gives the box its GPUs; it alone refuses what asks for a newer driver.
+
+    From API 1.53 on an engine turns the usual request into CDI devices, if it has them.
+    """
+    by_cdi = engine is not None and engine.api >= (1, 53) and bool(engine.cdi_devices)
+    return plan.gpus.backend == "hook" and not by_cdi
 
 
 # --- environment

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from gpubox import catalog, values
-from gpubox.checks import DELETED
+from gpubox import values
+from gpubox.checks import DELETED, of_deletion
 from gpubox.engine import Engine
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid
@@ -32,7 +32,7 @@ def get(
 ) -> None:
     """Pull an image, through the `registry` where there is one; then it has its plain name."""
     origin = source(image, registry)
-    gone = deleted(image)
+    gone = _deleted(image)
     hopeless = origin == image and DELETED not in ignored
     if gone and hopeless and not engine.facts().mirrors:
         raise gone
@@ -54,18 +54,9 @@ def source(image: str, registry: str | None) -> str:
     return str(replace(reference, registry=registry, repository=path))
 
 
-def deleted(image: str) -> EngineError | None:
-    """What is to be said of an image that NVIDIA has deleted."""
-    status = catalog.status(image)
-    if status.state != "deleted":
-        return None
-    when = f" in {status.when}" if status.when else ""
-    instead = catalog.successor(image)
-    return EngineError(
-        f"{image} cannot be pulled: it was deleted from Docker Hub{when}",
-        (f"for new code: gpubox run {instead}; " if instead else "")
-        + "a registry that kept it goes into registry: in gpubox.yaml, or GPUBOX_REGISTRY",
-    )
+def _deleted(image: str) -> EngineError | None:
+    gone = of_deletion(image)
+    return EngineError(gone.problem, gone.hint) if gone else None
 
 
 def missing(image: str) -> EngineError:

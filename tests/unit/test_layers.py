@@ -23,7 +23,7 @@ PURE = {
     "gpus": "",
     "catalog": "errors",
     "demands": "catalog gpus",
-    "checks": "values",
+    "checks": "catalog demands values",
     "fits": "catalog checks demands gpus",
     "faults": "errors",
     "docker_words": "errors values",
@@ -46,13 +46,13 @@ ACTING = {
     "jupyter": "",
     "unreachable": "contexts errors faults",
     "engine": "contexts docker_words errors faults plan unreachable values",
-    "pull": "catalog checks engine errors faults values",
+    "pull": "checks engine errors faults values",
     "launch": "engine errors faults host identity plan pull streams terminal translate",
     "render": "progress",
 }
 CLI = (
-    "__init__ checks cli contexts engine errors faults host jupyter launch layers notebook plan"
-    " profile render settings translate values"
+    "__init__ catalog checks cli contexts demands engine errors faults fits gpus host jupyter"
+    " launch layers notebook nvml plan profile pull render settings translate values"
 )
 
 DOORS = {

@@ -87,7 +87,8 @@ def _run(words: list[str]) -> int:
         Screen().fail(_lower(error.format_message()), "")
         return NOT_RUN if _runs_box(words) else FAILED
     except GpuboxError as error:
-        Screen().fail(error.problem, error.hint)
+        for each in (error, *error.also):
+            Screen().fail(each.problem, each.hint)
         return _exit_code(error, words)
 
 

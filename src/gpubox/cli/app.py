@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpubox.errors import UsageError, did_you_mean
+from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.render import Screen
 
 if TYPE_CHECKING:
     from gpubox.contexts import Endpoint
     from gpubox.engine import Engine
+    from gpubox.gpus import Machine
     from gpubox.plan import Caller
     from gpubox.profile import Config
 
@@ -90,6 +91,27 @@ class App:
         from gpubox.contexts import endpoint
 
         return endpoint(self.caller.environ, self.caller.home)
+
+    @property
+    def machine(self) -> Machine | None:
+        """This machine's driver and GPUs, if they are what the engine's boxes get."""
+        return self._machine_or_why[0]
+
+    @property
+    def unseen(self) -> str:
+        """Why there is no `machine`."""
+        return self._machine_or_why[1]
+
+    @cached_property
+    def _machine_or_why(self) -> tuple[Machine | None, str]:
+        from gpubox import nvml
+
+        try:
+            if not self.endpoint.local:
+                return None, f"{self.endpoint.host} may be another machine"
+            return nvml.machine(), ""
+        except GpuboxError as error:
+            return None, error.problem
 
     def connect(self, *, briefly: bool = False) -> Engine:
         """The engine; `briefly` where the answer is only good to have."""

@@ -1,6 +1,6 @@
 """What stands between a start and the caller's own folders: asked before it, explained after it.
 
-Facts from this machine, findings from the checks; what stops is raised, what is doubtful said.
+Facts from this machine, findings from the checks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from shutil import which
 from typing import TYPE_CHECKING
 
 from gpubox import checks, host
-from gpubox.errors import EngineError, GpuboxError
+from gpubox.errors import EngineError
 from gpubox.layers import BUILT_IN, COMMAND_LINE
 from gpubox.values import Mount
 
@@ -21,21 +21,15 @@ if TYPE_CHECKING:
     from gpubox.plan import Plan
 
 
-def check(request: Request, plan: Plan) -> None:
-    """Refuse what cannot be mounted as it is meant, warn of what is doubtful."""
+def findings(request: Request, plan: Plan) -> Iterator[checks.Finding]:
+    """What cannot be mounted as it is meant, and what is doubtful."""
     endpoint = request.app.endpoint
-    found = checks.of_sources(
+    return checks.of_sources(
         [_source(request, mount, endpoint.local) for mount in plan.folders()],
         sockets=_sockets(endpoint),
         mountinfo=host.mountinfo(),
         as_caller=plan.as_caller is not None,
     )
-    for finding in found:
-        if finding.id in request.ignored:
-            continue
-        if finding.stops:
-            raise GpuboxError(finding.problem, finding.hint)
-        request.app.screen.warn(f"{finding.problem}; {finding.hint}")
 
 
 def _source(request: Request, mount: Mount, local: bool) -> checks.Source:

@@ -129,29 +129,39 @@ def _spec(app: App, word: str) -> dict[str, str] | str | None:
 
 
 def go(request: Request, conduct: Conduct) -> int:
-    """Plan and check what can be before the engine is asked; then `conduct` starts the box."""
+    """Plan, and check what can be before anything is pulled; then `conduct` starts the box."""
     from gpubox import host
-    from gpubox.cli import folders
+    from gpubox.cli import folders, preflight
     from gpubox.plan import Facts, files_named, plan
 
-    app = request.app
-    facts = Facts(caller=app.caller, files=host.read_files(files_named(request.profile)))
+    app, profile = request.app, request.profile
+    facts = Facts(caller=app.caller, files=host.read_files(files_named(profile)))
+    if len(profile.images) > 1:
+        facts = replace(facts, machine=app.machine, unseen=app.unseen)
 
     def planned(facts: Facts) -> Plan:
-        return plan(request.profile, request.ask, facts)
+        return plan(profile, request.ask, facts)
 
     if request.dry_run:
         return _dry_run(request, planned, facts)
     first = planned(facts)
-    folders.check(request, first)
+    found = list(folders.findings(request, first))
+    try:
+        engine = app.connect()
+    except GpuboxError:
+        preflight.report(app, found, request.ignored)
+        raise
+    facts = _with_engine(facts, profile, engine)
+    first = planned(facts)
+    found += preflight.of_image(app, first, engine, facts.engine)
+    preflight.report(app, found, request.ignored)
     for sentence in _greeting(request):
         app.screen.say(sentence)
-    engine = app.connect()
     from gpubox.launch import Launch
 
     launch = Launch(engine, planned, app.screen, request.ignored)
     with folders.explained(request, first):
-        return conduct(request, launch, _with_engine(facts, request.profile, engine))
+        return conduct(request, launch, facts)
 
 
 def _with_engine(facts: Facts, profile: Profile, engine: Engine) -> Facts:

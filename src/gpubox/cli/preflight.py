@@ -1,0 +1,85 @@
+"""What speaks against a start, asked before it: folders, the driver and GPUs, getting the image.
+
+Facts from this machine and the engine, findings from the checks, all told at once: what stops is
+raised, what is doubtful said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from gpubox import checks
+from gpubox.checks import Finding
+from gpubox.errors import GpuboxError
+
+if TYPE_CHECKING:
+    from gpubox.cli.app import App
+    from gpubox.engine import Engine, LocalImage
+    from gpubox.plan import EngineFacts, Plan
+
+
+def report(app: App, found: Iterable[Finding], ignored: frozenset[str]) -> None:
+    """Say what is doubtful, and raise all that stops."""
+    told = [finding for finding in found if finding.id not in ignored]
+    for finding in told:
+        if not finding.stops:
+            app.screen.warn(f"{finding.problem}; {finding.hint}")
+    errors = [GpuboxError(finding.problem, _hint(finding)) for finding in told if finding.stops]
+    if errors:
+        first, *others = errors
+        raise GpuboxError(first.problem, first.hint, also=tuple(others))
+
+
+def _hint(finding: Finding) -> str:
+    """The fix; and that a person who knows better may go on."""
+    may_pass = finding.id in checks.IGNORABLE and "--ignore" not in finding.hint
+    return (
+        f"{finding.hint}; or go past this check: --ignore {finding.id}"
+        if may_pass
+        else finding.hint
+    )
+
+
+def of_image(app: App, plan: Plan, engine: Engine, facts: EngineFacts | None) -> Iterator[Finding]:
+    """What speaks against this image on these GPUs, and against getting it if it is not here."""
+    here = engine.image(plan.image)
+    yield from _of_the_machine(app, plan, here, facts)
+    if plan.pull == "always" or (here is None and plan.pull == "missing"):
+        yield from of_pull(plan.image, plan.registry, facts or engine.facts(), here)
+
+
+def _of_the_machine(
+    app: App, plan: Plan, here: LocalImage | None, facts: EngineFacts | None
+) -> Iterator[Finding]:
+    from gpubox import demands, fits
+    from gpubox.plan import asked_gpus, is_gated
+    from gpubox.values import NO_GPUS
+
+    if plan.gpus.gpus == NO_GPUS:
+        return
+    own = {item.name: item.value for item in plan.environment}
+    said = {**here.variables, **own} if here else own
+    demand = demands.of_variables(said, plan.image) if here else demands.of_image(plan.image)
+    if demand and app.machine:
+        yield from fits.findings(
+            plan.image,
+            demands.waived(demand, said),
+            app.machine,
+            asked_gpus(plan.gpus.gpus, app.machine),
+            gated=is_gated(plan, facts),
+        )
+
+
+def of_pull(
+    image: str, registry: str | None, facts: EngineFacts, here: LocalImage | None = None
+) -> Iterator[Finding]:
+    """What speaks against pulling an image, before anything comes."""
+    from gpubox import host
+    from gpubox.pull import source
+
+    from_the_hub = source(image, registry) == image and not facts.mirrors
+    if from_the_hub and (gone := checks.of_deletion(image)):
+        yield gone
+    elif facts.local and facts.root and here is None and (room := host.room(facts.root)):
+        yield from checks.of_room(image, room)
