@@ -41,6 +41,7 @@ ACTING = {
     "host": "checks errors plan",
     "contexts": "errors",
     "nvml": "errors gpus",
+    "hub": "__init__ errors",
     "streams": "errors",
     "terminal": "errors streams",
     "jupyter": "",
