@@ -106,7 +106,7 @@ def addresses() -> Addresses:
     named = os.environ.get("GPUBOX_HUB", "").rstrip("/")
     if not named:
         return DOCKERS
-    if not re.fullmatch(r"https?://[^\s/?#@]+", named):
+    if not re.fullmatch(r"https?://([\w.-]+|\[[\da-fA-F:.]+\])(:\d{1,5})?", named):
         raise GpuboxError(f"GPUBOX_HUB is no address: {named}", "write https://HOST[:PORT]")
     return Addresses(named, named, named)
 
@@ -193,8 +193,7 @@ def _pages(repository: str, url: str, base: str) -> Iterator[HubTag]:
         if not isinstance(following, str) or not following:
             return
         # the Hub names itself there, also to those who ask it through another address
-        parts = urlsplit(following)
-        url = f"{base}{parts.path}?{parts.query}"
+        url = re.sub(r"^(https?://[^/]*)?/*", f"{base}/", following)
 
 
 def _tag(about: str, url: str, found: object) -> HubTag:
@@ -262,7 +261,7 @@ def _asked(
     try:
         answer = _within(SECONDS, request)
     except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
-        raise HubUnknown(about, _reason(error, _host(url)), _way_there(url)) from error
+        raise HubUnknown(about, _reason(error, url), _way_there(url)) from error
     if answer.status in (200, 404):
         return answer
     raise _refused(about, url, answer)
@@ -322,13 +321,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 # --- why there is no answer
 
 
-def _reason(error: Exception, host: str) -> str:
+def _reason(error: Exception, url: str) -> str:
+    host, first = _host(url), _host(_proxy(url) or url)  # the one that is spoken to
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     match cause:
         case TimeoutError():
             return f"{host} does not answer within {SECONDS:g} s"
         case socket.gaierror():
-            return f"no machine {host} is found"
+            return f"no machine {first} is found"
         case ssl.SSLCertVerificationError():
             return f"the certificate of {host} is not trusted: {cause.verify_message}"
         case ssl.SSLError():
@@ -340,23 +340,27 @@ def _reason(error: Exception, host: str) -> str:
         case OverflowError():
             return f"{host} gives an answer without end"
         case OSError():
-            return f"{host} cannot be reached: {(cause.strerror or str(cause)).lower()}"
-    return f"{host} cannot be reached: {cause}"
+            return f"{first} cannot be reached: {(cause.strerror or str(cause)).lower()}"
+    return f"{first} cannot be reached: {cause}"
 
 
 def _way_there(url: str) -> str:
     """Whom we asked, or should have asked."""
-    scheme, host = urlsplit(url).scheme, _host(url)
-    variable = f"{scheme.upper()}_PROXY"
-    proxy = urllib.request.getproxies().get(scheme)
-    if proxy and not urllib.request.proxy_bypass(host):
+    variable = f"{url.partition(':')[0].upper()}_PROXY"
+    if proxy := _proxy(url):
         return f"it is asked through the proxy {_host(proxy)}, which {variable} names"
     return f"where only a proxy leads out of the network: export {variable}=http://HOST:PORT"
 
 
+def _proxy(url: str) -> str:
+    """The address of the one that stands between, or nothing."""
+    proxy = urllib.request.getproxies().get(url.partition(":")[0], "")
+    return "" if urllib.request.proxy_bypass(_host(url)) else proxy
+
+
 def _host(url: str) -> str:
     """With its port, and without the password that a proxy's address may hold."""
-    return urlsplit(url if "//" in url else f"//{url}").netloc.rpartition("@")[2]
+    return re.sub(r"^\w+:/*", "", url).partition("/")[0].rpartition("@")[2]
 
 
 def _refused(about: str, url: str, answer: _Answer) -> HubUnknown:

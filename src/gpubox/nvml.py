@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from gpubox.errors import GpuboxError
@@ -75,21 +75,20 @@ def _opened(library: ctypes.CDLL) -> Iterator[None]:
         try:
             yield
         finally:
-            pynvml.nvmlShutdown()
+            with suppress(pynvml.NVMLError):  # what it told is known all the same
+                pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         failed = f"NVIDIA's management library failed: {error}"
         raise NoNvml(*TROUBLES.get(error.value, (failed, "nvidia-smi must work first"))) from error
 
 
 def _library() -> ctypes.CDLL:
-    reasons = []
     for name in LIBRARIES:
         try:
             return ctypes.CDLL(name)
         except OSError as error:
-            reasons.append(str(error))
-    for reason in reasons:
-        if "No such file" not in reason:
+            reason = str(error)
+        if not (reason.startswith(f"{name}: ") and reason.endswith("No such file or directory")):
             raise NoNvml(
                 f"NVIDIA's library cannot be loaded: {reason}", "install the NVIDIA driver again"
             )
@@ -104,7 +103,7 @@ def _start() -> None:
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError_FunctionNotFound:  # by flags, which drivers before 384 do not take
+    except pynvml.NVMLError_FunctionNotFound:  # old drivers take no flags
         if code := pynvml.nvmlLib.nvmlInit_v2():
             raise pynvml.NVMLError(code) from None
 

@@ -207,6 +207,13 @@ def test_a_list_that_is_no_list_is_not_believed(hub: Hub, body: bytes) -> None:
         like(CUDA, "12")
 
 
+@pytest.mark.parametrize("following", ["http://[", "?page=2", "gopher://x", "\\n"])
+def test_a_next_page_that_is_none_is_not_followed_into_the_wild(hub: Hub, following: str) -> None:
+    hub.faults["tags"] = Fault(body=b'{"results": [], "next": "%s"}' % following.encode())
+    assert like(CUDA, "12") == []
+    assert len(hub.asked) <= 5
+
+
 @pytest.mark.parametrize("body", [b"{}", b'{"token": 7}', b'{"token": "a\\r\\nHost: b"}'])
 def test_a_token_that_is_none_is_not_used(hub: Hub, body: bytes) -> None:
     hub.faults["token"] = Fault(body=body)
@@ -350,16 +357,38 @@ def test_a_proxy_is_used_and_named_when_it_fails(hub: Hub, monkeypatch: pytest.M
     gone = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("http_proxy", f"http://anna:secret@{gone}")
     assert refusal() == (
-        unknown("hub.example cannot be reached: connection refused"),
+        unknown(f"{gone} cannot be reached: connection refused"),
         through.replace(hub.address, gone),
     )
 
 
-def test_a_proxy_that_is_no_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("proxy.invalid", "no machine proxy.invalid is found"),
+        ("http://[::1", "no machine [::1 is found"),
+        ("http:/proxy.lab", "proxy.lab cannot be reached: "),
+        ("socks5://127.0.0.1:1", "127.0.0.1:1 cannot be reached: "),
+    ],
+)
+def test_a_proxy_that_is_none_is_told(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, reason: str
+) -> None:
     monkeypatch.setenv("GPUBOX_HUB", "http://hub.example")
-    monkeypatch.setenv("http_proxy", "http:/proxy.lab")
-    problem, _ = refusal()
-    assert problem.startswith(unknown("hub.example cannot be reached: "))
+    monkeypatch.setenv("http_proxy", proxy)
+    problem, hint = refusal()
+    assert problem.startswith(unknown(reason)), problem
+    assert hint.startswith("it is asked through the proxy "), hint
+
+
+def test_a_host_that_needs_no_proxy_is_asked_without(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert tag(CUDA, LIVE) is not None
+    hub.faults["tags"] = Fault(418)
+    assert refusal() == (unknown(f"{hub.address} answers 418"), NO_PROXY)
 
 
 def test_a_token_is_not_carried_to_another_host(hub: Hub) -> None:
@@ -388,7 +417,8 @@ def test_a_redirect_leads_to_no_file(hub: Hub, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "named", ["hub.lab:80", "ftp://hub.lab", "http://hub.lab/path", "http:// "]
+    "named",
+    ["hub.lab:80", "ftp://hub.lab", "http://hub.lab/path", "http:// ", "http://[", "http://a:b"],
 )
 def test_an_address_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     monkeypatch.setenv("GPUBOX_HUB", named)

@@ -171,6 +171,24 @@ def test_a_library_that_is_no_library_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_library_that_lacks_another_is_no_missing_driver(tmp_path: Path) -> None:
+    library = tmp_path / "libnvidia-ml.so.1"
+    for name, needs in (("libdxcore.so", []), ("libnvidia-ml.so.1", ["-L.", "-l:libdxcore.so"])):
+        linked = ("-Wl,--no-as-needed", *needs, "-o", name)
+        subprocess.run(
+            ["cc", "-shared", "-x", "c", "/dev/null", "-x", "none", *linked],
+            cwd=tmp_path,
+            check=True,
+        )
+    (tmp_path / "libdxcore.so").unlink()
+    assert asked({}, f"nvml.LIBRARIES = ('{tmp_path}/none.so', '{library}')") == [
+        "NoNvml",
+        "NVIDIA's library cannot be loaded: libdxcore.so: cannot open shared object file:"
+        " No such file or directory",
+        "install the NVIDIA driver again",
+    ]
+
+
 def test_a_library_that_only_wsl_has_is_found(nvml: Serve, tmp_path: Path) -> None:
     env = nvml(MACHINES["4090-550"])
     library = Path(env.pop("LD_LIBRARY_PATH"), "libnvidia-ml.so.1")
