@@ -100,11 +100,26 @@ class Data(TypedDict):
     versions: dict[str, _Version]
 
 
-class _Listed(NamedTuple):
+class Listed(NamedTuple):
+    """A tag of which there is something to tell.
+
+    `cudnn` is its major number. `when`: a live one was listed then, a deleted one deleted.
+    """
+
     tag: Tag
     cudnn: str | None
     state: State
     when: str
+
+    @property
+    def image(self) -> str:
+        return f"nvidia/cuda:{self.tag}"
+
+    @property
+    def cudnn_version(self) -> str:
+        """The whole version, where it is known."""
+        holds = data()["versions"][self.tag.cuda].get("holds", {})
+        return holds.get(self.cudnn or "", self.cudnn or "")
 
 
 def parse_tag(text: str) -> Tag | None:
@@ -124,6 +139,11 @@ def parse_name(name: str) -> CudaChoice | None:
         return None
     cudnn = None if addon is None else addon.removeprefix("cudnn")
     return CudaChoice(found["cuda"], cudnn, found.get("flavor", "devel"), found.get("os"))
+
+
+def is_part(word: str) -> bool:
+    """Whether a word is a part of a tag: a version, a cuDNN, a flavor, an OS."""
+    return _kind(word) is not None
 
 
 def name(choice: CudaChoice) -> str:
@@ -179,12 +199,10 @@ def successor(image_reference: str) -> str | None:
 # --- the data
 
 
-def rows() -> Iterator[tuple[str, str | None, State, str]]:
-    """Every tag: its reference, the version of its cuDNN, its state, and when that was seen."""
-    for version, facts in data()["versions"].items():
-        for it in _listed(version):
-            holds = facts.get("holds", {}).get(it.cudnn or "", it.cudnn)
-            yield f"nvidia/cuda:{it.tag}", holds, it.state, it.when
+def listed() -> Iterator[Listed]:
+    """Every tag that there is or was, the newest CUDA first."""
+    for version in reversed(data()["versions"]):
+        yield from _listed(version)
 
 
 def minors() -> list[str]:
@@ -201,7 +219,7 @@ def data() -> Data:
 
 
 @cache
-def _listed(version: str) -> list[_Listed]:
+def _listed(version: str) -> list[Listed]:
     facts = data()["versions"].get(version, _Version())
     listed = []
     for state, when, parts, systems in facts.get("tags", []):
@@ -209,11 +227,11 @@ def _listed(version: str) -> list[_Listed]:
             for os in systems.split():
                 tag = parse_tag("-".join(it for it in (version, part, os) if it not in ("", "-")))
                 assert tag is not None, f"{version} {part} {os}"
-                listed.append(_Listed(tag, _cudnn_in(tag.addon, facts), state, when))
+                listed.append(Listed(tag, _cudnn_in(tag.addon, facts), state, when))
     return listed
 
 
-def _all_deleted(listed: list[_Listed]) -> bool:
+def _all_deleted(listed: list[Listed]) -> bool:
     return bool(listed) and all(it.state == "deleted" for it in listed)
 
 
@@ -259,7 +277,7 @@ def _series(cuda: str) -> list[str]:
     return [it for it in data()["versions"] if it and f"{it}.".startswith(prefix)]
 
 
-def _fits(listed: _Listed, choice: CudaChoice) -> bool:
+def _fits(listed: Listed, choice: CudaChoice) -> bool:
     tag = listed.tag
     return (
         tag.flavor == choice.flavor
@@ -274,7 +292,7 @@ def _is_default_os(os: str) -> bool:
     return not os or re.fullmatch(r"ubuntu\d[02468]\.04", os) is not None
 
 
-def _preference(listed: _Listed) -> tuple[object, ...]:
+def _preference(listed: Listed) -> tuple[object, ...]:
     state = ("deleted", "unknown", "live").index(listed.state), bool(listed.when)
     return state, numbers(listed.tag.cuda), int(listed.cudnn or 0), _os_preference(listed.tag)
 
@@ -292,7 +310,7 @@ def _os_preference(tag: Tag) -> tuple[int, int]:
     return (1, year) if mature else (0, -year)
 
 
-def _refusal(choice: CudaChoice, listed: list[_Listed]) -> CudaImageError:
+def _refusal(choice: CudaChoice, listed: list[Listed]) -> CudaImageError:
     """Names the first part of the choice, in the order of a tag, that leaves no image over."""
     flavor, cudnn, cuda = choice.flavor, choice.cudnn, _cuda_said(choice)
     if not listed:
@@ -323,7 +341,7 @@ def _cuda_hint(cuda: str) -> str:
     return "the nearest: CUDA " + " and ".join(known[max(place - 1, 0) : place + 1])
 
 
-def _cudnn_hint(choice: CudaChoice, listed: list[_Listed]) -> str:
+def _cudnn_hint(choice: CudaChoice, listed: list[Listed]) -> str:
     here = sorted({it.cudnn for it in listed if it.cudnn}, key=int)
     has = f"{_cuda_said(choice)} has " + (_said(", ".join(here)) if here else "none")
     having = [it for it in data()["versions"] if it and _has_cudnn(it, choice.cudnn)]

@@ -19,20 +19,24 @@ Use = Literal["volume", "data", "workspace"]
 Trouble = Literal["", "missing", "dangling", "loop", "barred", "broken"]
 
 FOLDERS, SOCKET, ROOT_SQUASH = "folders", "socket", "root-squash"
-DELETED, DISK, DRIVER, GPU = "deleted", "disk", "driver", "gpu"
+DELETED, DISK, DRIVER, GPU, RATE_LIMIT = "deleted", "disk", "driver", "gpu", "rate-limit"
 # what --ignore goes past
-IGNORABLE = (DELETED, DISK, DRIVER, GPU, ROOT_SQUASH, SOCKET)
+IGNORABLE = (DELETED, DISK, DRIVER, GPU, RATE_LIMIT, ROOT_SQUASH, SOCKET)
 _LITTLE_ROOM, _FEW_FILES = 10**9, 50_000  # a small image's; a CUDA image has some 20,000 files
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a check has found. One that does not stop the start is a warning."""
+    """What a check has found. One that does not stop the start is a warning.
+
+    `brief` is the problem for a table's cell, where it belongs into one.
+    """
 
     id: str
     problem: str
     hint: str
     stops: bool = True
+    brief: str = ""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,6 +253,18 @@ def of_room(image: str, room: Room) -> Iterator[Finding]:
     elif room.free < _LITTLE_ROOM or 0 < room.files < _FEW_FILES:
         left = f"{room.files} files" if 0 < room.files < _FEW_FILES else _gb(room.free)
         yield Finding(DISK, f"{room.path}, where images go, has {left} left", fix, stops=False)
+
+
+def of_the_pull_limit(limit: int, remaining: int, seconds: int) -> Iterator[Finding]:
+    """What Docker Hub says of pulls without a login from this address."""
+    if remaining:
+        return
+    yield Finding(
+        RATE_LIMIT,
+        f"Docker Hub gives nothing more to this address for now: of {limit} pulls in"
+        f" {seconds / 3600:g} h none is left",
+        "docker login has a limit of its own, or wait",
+    )
 
 
 def _gb(count: int) -> str:

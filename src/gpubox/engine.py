@@ -32,7 +32,7 @@ from gpubox import values
 from gpubox.contexts import Endpoint
 from gpubox.docker_words import Arguments
 from gpubox.errors import EngineError
-from gpubox.faults import EngineSaid, explain
+from gpubox.faults import EngineSaid, explain, is_no_image
 from gpubox.plan import EngineFacts
 from gpubox.unreachable import no_engine, too_old, unreachable
 
@@ -74,6 +74,13 @@ class LocalImage(msgspec.Struct, frozen=True):
     id: str
     size: int
     variables: Mapping[str, str]
+
+
+class Published(msgspec.Struct, frozen=True):
+    """What a registry says of an image; `platforms` are like `linux/amd64`, where it tells them."""
+
+    digest: str
+    platforms: tuple[str, ...]
 
 
 class Hijacked(msgspec.Struct, frozen=True):
@@ -169,9 +176,35 @@ class Engine:
             variables=dict(text.partition("=")[::2] for text in said),
         )
 
+    def images(self) -> list[str]:
+        """The names of all images that are here, the latest first; one call."""
+        with translated("the engine"):
+            found = self.api.images()
+        names = [name for item in found for name in item.get("RepoTags") or ()]
+        return [name for name in names if name != "<none>:<none>"]
+
+    def published(self, image: str, warn: Callable[[str], None]) -> Published | None:
+        """What the registry has of an image, asked by the engine; None where it has none."""
+        try:
+            with translated(image):
+                found = self.api.inspect_distribution(image, auth_config=self._login(image, warn))
+                return Published(
+                    digest=str(found["Descriptor"]["digest"]),
+                    platforms=tuple(map(_platform, found.get("Platforms") or ())),
+                )
+        except EngineSaid as refusal:
+            if not is_no_image(refusal.text):
+                raise
+            return None
+
     def pull(self, image: str, warn: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
         """The events of a pull; one that carries an error is raised as such."""
         return self._pulled(image, self._login(image, warn))
+
+    def has_login(self, image: str) -> bool:
+        """Whether the caller has logged in to an image's registry."""
+        warnings_ = list[str]()  # which the pull itself will say
+        return bool(self._login(image, warnings_.append))
 
     def _login(self, image: str, warn: Callable[[str], None]) -> Mapping[str, Any]:
         """The caller's login at an image's registry; a helper that fails is as good as none.
@@ -409,7 +442,7 @@ class Engine:
         with translated(box):
             self.api.stop(box, timeout=seconds)
 
-    def published(self, box: str, key: str) -> tuple[str, int] | None:
+    def published_port(self, box: str, key: str) -> tuple[str, int] | None:
         """Where a running box's port (`8888/tcp`) is really published."""
         with translated(box):
             bound = self.api.inspect_container(box)["NetworkSettings"]["Ports"].get(key)
@@ -571,6 +604,11 @@ def _publisher(item: Mapping[str, Any]) -> str:
     name = (item.get("Names") or ["/"])[0].lstrip("/")
     owner = (item.get("Labels") or {}).get("gpubox.owner")
     return f"{owner}'s box {name}" if owner else f"the container {name}"
+
+
+def _platform(item: Mapping[str, Any]) -> str:
+    parts = (item.get("os"), item.get("architecture"), item.get("variant"))
+    return "/".join(filter(None, parts))
 
 
 def _published(port: Mapping[str, Any]) -> str:

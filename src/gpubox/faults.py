@@ -439,6 +439,11 @@ def is_gpu_refusal(text: str) -> bool:
     return bool(re.search(r'could not select device driver ""|no known GPU vendor', text))
 
 
+def is_no_image(text: str) -> bool:
+    """Whether a registry has no such tag; where it merely wants a login that is not known."""
+    return bool(re.search(r"manifest unknown|name unknown|manifest for \S+ not found", text))
+
+
 def is_port_taken(text: str) -> bool:
     return "port is already allocated" in text or "address already in use" in text
 

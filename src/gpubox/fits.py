@@ -57,6 +57,7 @@ def _of_the_driver(
             + ("; NVIDIA may except it" if maybe else ""),
             _other_gpus(passing) or _newer_driver(demand, machine, gpus),
             stops=not maybe,
+            brief=f"the driver knows CUDA {cuda_of(machine)}",
         )
     elif not _runs(demand, machine) and not (gated and _comes_with_driver(demand, gpus)):
         yield Finding(
@@ -64,6 +65,7 @@ def _of_the_driver(
             f"programs in {image} need driver {_least_driver(demand)} or newer: {told}",
             _newer_driver(demand, machine, gpus),
             stops=not demand.requires and not demand.waived,
+            brief=f"the driver knows CUDA {cuda_of(machine)}",
         )
 
 
@@ -169,6 +171,7 @@ def _of_the_gpus(
             f"{image} has no code for {_listed(too_old)}: its CUDA {demand.cuda} begins at compute"
             f" capability {_text(lowest)}",
             _other_gpus(fitting) or "take an older CUDA: gpubox images lists what runs here",
+            brief=f"no code for {_listed(too_old)}",
         )
     if too_new:
         yield Finding(
@@ -177,6 +180,7 @@ def _of_the_gpus(
             f" capability {_text(highest)}, so {_newer(too_new, highest)}",
             "take a newer CUDA: gpubox images lists what runs here",
             stops=False,
+            brief=f"made before {_listed(too_new)}",
         )
 
 

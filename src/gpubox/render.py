@@ -22,6 +22,7 @@ Events = Iterator[Mapping[str, Any]]
 
 _PLAIN_LINE_SECONDS = 10
 _FRAME_SECONDS = 0.1
+_FOLDED = 48  # characters: a cell that is longer may be folded before a column is left out
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -35,24 +36,40 @@ def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
     sys.stdout.write(json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table without lines; in a pipe it is as wide as its words."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], spare: Sequence[str] = ()
+) -> list[str]:
+    """A table without lines; in a pipe it is as wide as its words.
+
+    Where it is wider than the screen, columns that are `spare` are left out, one after the other;
+    which those are is returned.
+    """
     from rich.table import Table
     from rich.text import Text
 
     screen = console()
     # a pipe's reader wants whole words, whatever the width
     piped = not screen.is_terminal
+    by_column = dict(zip(columns, zip(columns, *rows, strict=True), strict=True))
+    room = 10_000 if piped else screen.width
+    left_out = list[str]()
+    for column in spare:
+        widths = [min(max(map(len, cells)), _FOLDED) for cells in by_column.values()]
+        if sum(widths) + 2 * (len(widths) - 1) <= room:
+            break
+        del by_column[column]
+        left_out.append(column)
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for column in columns:
+    for column in by_column:
         table.add_column(column, overflow="fold", no_wrap=piped)
-    for row in rows:
+    for row in [*zip(*by_column.values(), strict=True)][1:]:
         table.add_row(*(Text(cell) for cell in row))
     if piped:
-        screen.width = 10_000
+        screen.width = room
     with screen.capture() as text:
         screen.print(table)
     screen.file.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()))
+    return left_out
 
 
 def size_text(count: float) -> str:

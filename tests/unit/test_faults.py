@@ -560,6 +560,10 @@ def test_the_readmes_troubles_are_ones_that_gpubox_says() -> None:
     known += ["... is on nfs4 and closed to others", "... holds the engine's socket"]
     known += ["... ended on a bus error: its ... of shared memory probably ran out"]
     known += ["a process in ... was killed: main memory ... ran out"]
+    known += ["... asks for CUDA ..., and the driver here, ..., knows CUDA ..."]
+    known += ["... has no code for ...", "... was made before ..."]
+    known += ["... takes about ... on the disk ..., and ... has ... left"]
+    known += ["Docker Hub gives nothing more to this address for now"]
     assert len(rows) >= 10
     assert [row for row in rows if not any(row in _filled(text) for text in known)] == []
 

@@ -25,6 +25,7 @@ PURE = {
     "demands": "catalog gpus",
     "checks": "catalog demands values",
     "fits": "catalog checks demands gpus",
+    "offers": "catalog demands fits gpus",
     "faults": "errors",
     "docker_words": "errors values",
     "settings": "catalog docker_words errors layers values",
@@ -49,11 +50,12 @@ ACTING = {
     "engine": "contexts docker_words errors faults plan unreachable values",
     "pull": "checks engine errors faults values",
     "launch": "engine errors faults host identity plan pull streams terminal translate",
+    "remote": "catalog engine errors hub values",
     "render": "progress",
 }
 CLI = (
-    "__init__ catalog checks cli contexts demands engine errors faults fits gpus host jupyter"
-    " launch layers notebook nvml plan profile pull render settings translate values"
+    "__init__ catalog checks cli contexts demands engine errors faults fits gpus host hub jupyter"
+    " launch layers notebook nvml offers plan profile pull remote render settings translate values"
 )
 
 DOORS = {

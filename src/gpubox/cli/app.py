@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
     "Your boxes": {"ps": "boxes"},
+    "Images": {"images": "images"},
     "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
 }
 
@@ -34,6 +35,7 @@ HELP = {
     "jupyter": "Jupyter in a box, and the URL that works.",
     "mount": "A box with folders mounted.",
     "ps": "The boxes that there are.",
+    "images": "Which CUDA images there are, and which run here.",
     "profiles": "The profiles that there are, or all that one says.",
     "datasets": "The folders that have a name, and whether you may read them.",
     "init": "Write a gpubox.yaml to start from.",
@@ -44,7 +46,6 @@ REFLEXES = {
     "attach": "docker attach",
     "ls": "gpubox ps",
     "list": "gpubox ps",
-    "images": "docker images",
     "start": "docker start -ai",
     "stop": "docker stop",
     "kill": "docker kill",
@@ -118,6 +119,13 @@ class App:
         from gpubox.engine import connect
 
         return connect(self.endpoint, *([2] if briefly else []))
+
+    def connect_or_why(self) -> Engine | GpuboxError:
+        """The engine, or why there is none, for who can do without."""
+        try:
+            return self.connect()
+        except GpuboxError as error:
+            return error
 
 
 class Commands(click.Group):

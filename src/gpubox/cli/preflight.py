@@ -46,7 +46,7 @@ def of_image(app: App, plan: Plan, engine: Engine, facts: EngineFacts | None) ->
     here = engine.image(plan.image)
     yield from _of_the_machine(app, plan, here, facts)
     if plan.pull == "always" or (here is None and plan.pull == "missing"):
-        yield from of_pull(plan.image, plan.registry, facts or engine.facts(), here)
+        yield from of_pull(plan.image, plan.registry, engine, facts or engine.facts(), here)
 
 
 def _of_the_machine(
@@ -72,7 +72,11 @@ def _of_the_machine(
 
 
 def of_pull(
-    image: str, registry: str | None, facts: EngineFacts, here: LocalImage | None = None
+    image: str,
+    registry: str | None,
+    engine: Engine,
+    facts: EngineFacts,
+    here: LocalImage | None = None,
 ) -> Iterator[Finding]:
     """What speaks against pulling an image, before anything comes."""
     from gpubox import host
@@ -81,5 +85,23 @@ def of_pull(
     from_the_hub = source(image, registry) == image and not facts.mirrors
     if from_the_hub and (gone := checks.of_deletion(image)):
         yield gone
-    elif facts.local and facts.root and here is None and (room := host.room(facts.root)):
+        return
+    if facts.local and facts.root and here is None and (room := host.room(facts.root)):
         yield from checks.of_room(image, room)
+    if from_the_hub and facts.local and not engine.has_login(image):
+        yield from _of_the_pull_limit(image)
+
+
+def _of_the_pull_limit(image: str) -> Iterator[Finding]:
+    """Nothing where it cannot be asked: the pull itself will say."""
+    from gpubox import hub, values
+
+    reference = values.reference(image)
+    if reference.registry:
+        return
+    try:
+        pulls = hub.pulls(reference.repository, reference.digest or reference.tag)
+    except hub.HubUnknown:
+        return
+    if pulls.limit is not None and pulls.remaining is not None:
+        yield from checks.of_the_pull_limit(pulls.limit, pulls.remaining, pulls.window or 0)

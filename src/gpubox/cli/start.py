@@ -262,7 +262,7 @@ def _announce(request: Request, engine: Engine, started: Started) -> None:
         request.app.screen.say(translate.docker_run_line(started.plan))
     _say_notes(request, started.plan)
     for port in started.plan.ports:
-        bound = engine.published(started.box, port.key)
+        bound = engine.published_port(started.box, port.key)
         if bound is None:
             continue
         address, number = bound

@@ -1,0 +1,161 @@
+"""`images`: which CUDA images there are, which are here, and which this machine can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+from msgspec.structs import asdict
+
+from gpubox import render
+from gpubox.cli.app import App, app
+from gpubox.errors import GpuboxError, UsageError
+
+if TYPE_CHECKING:
+    from gpubox.offers import Here, Offer
+    from gpubox.remote import Remote
+
+
+@click.command("images")
+@click.argument("filter", nargs=-1)
+@click.option("-a", "--all", "everything", is_flag=True, help="Every tag that there is or was.")
+@click.option("--remote", metavar="TAG", help="Ask the registry now: is it there, how large is it?")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects.")
+@click.pass_context
+def images_command(
+    context: click.Context,
+    filter: tuple[str, ...],
+    everything: bool,
+    remote: str | None,
+    as_json: bool,
+) -> int:
+    """The images on the engine, and one of NVIDIA's for each CUDA.
+
+    With FILTER every tag of NVIDIA's that fits all its words: cuda12.4, cudnn8, ubuntu22.04,
+    runtime, live, deleted, local, or any part of an image.
+    """
+    from gpubox import offers
+
+    this = app(context)
+    if remote is not None:
+        if filter or everything:
+            raise UsageError("--remote asks for one TAG, and not with a FILTER or --all")
+        return _ask(this, remote, as_json)
+    here = _here(this)
+    listing = offers.all_of if everything or filter else offers.choices
+    found = offers.matching(listing(here, this.machine), filter)
+    if as_json:
+        render.print_json([asdict(offer) for offer in found])
+    elif found:
+        _show(this, found, here is not None)
+    else:
+        this.screen.say(f"no image fits '{' '.join(filter)}'; gpubox images --all lists them")
+    return 0
+
+
+# --- the list
+
+
+def _show(this: App, found: Sequence[Offer], engine_answers: bool) -> None:
+    rows = [_row(offer) for offer in found]
+    told = {
+        "CUDA": not all(offer.flavor for offer in found),  # else the tag says it
+        "LOCAL": engine_answers,
+        "RUNS HERE": this.machine is not None,
+        "WHY": any(row["WHY"] for row in rows),
+    }
+    columns = [column for column in rows[0] if told.get(column, True)]
+    spare = [column for column in ("CUDA", "CUDNN", "WHY", "LOCAL") if column in columns]
+    cells = [[row[column] for column in columns] for row in rows]
+    left_out = render.print_table(columns, cells, spare)
+    this.screen.say(_footing(this, found))
+    if left_out:
+        missing = " and ".join(", ".join(left_out).rsplit(", ", 1))
+        this.screen.say(f"a wider window shows {missing}; --json everything")
+
+
+def _here(this: App) -> Mapping[str, Here] | None:
+    """What the engine has; None where none answers."""
+    from gpubox.offers import Here
+
+    try:
+        engine = this.connect()
+        found = {name: engine.image(name) for name in engine.images()}
+    except GpuboxError as error:
+        this.screen.say(f"which are here is not known: {error.problem}")
+        return None
+    return {name: Here(it.size, it.variables) for name, it in found.items() if it}
+
+
+def _row(offer: Offer) -> dict[str, str]:
+    deleted = f"deleted {offer.when}".rstrip()
+    in_part = offer.reason if offer.runs == "yes" else ""
+    nvidias = offer.image.startswith("nvidia/cuda:")
+    return {
+        "IMAGE": offer.image,
+        "CUDA": offer.cuda,
+        "CUDNN": offer.cudnn,
+        "STATE": (deleted if offer.state == "deleted" else offer.state) if nvidias else "",
+        "LOCAL": render.size_text(offer.size or 0) if offer.local else "",
+        "RUNS HERE": in_part or offer.runs,
+        "WHY": "" if in_part else offer.reason,
+    }
+
+
+def _footing(this: App, found: Iterable[Offer]) -> str:
+    """Of what day this speaks, of what machine, and what to type."""
+    from gpubox import catalog
+
+    machine = this.machine
+    of = f"driver {machine.driver}" if machine else f"not known: {this.unseen}"
+    fitting = [it for it in found if (it.runs, it.reason, it.state) == ("yes", "", "live")]
+    start = f"; gpubox run {fitting[0].name} starts one" if fitting else ""
+    return f"NVIDIA's tags as of {catalog.data()['listed']}; this machine: {of}{start}"
+
+
+# --- one image, asked for now
+
+
+def _ask(this: App, word: str, as_json: bool) -> int:
+    from gpubox import remote
+    from gpubox.pull import source
+
+    image = _named(this, word)
+    origin = source(image, this.config.registry())
+    found = remote.ask(image, origin, this.connect_or_why(), this.screen.warn)
+    if as_json:
+        render.print_json([asdict(found)])
+    elif found.state == "there":
+        sizes = [f"{render.size_text(size)} {kind}" for kind, size in found.sizes.items()]
+        row = (image, ", ".join(found.platforms), ", ".join(sizes), found.pushed, found.digest)
+        columns = ("IMAGE", "PLATFORMS", "DOWNLOAD", "PUSHED", "DIGEST")
+        render.print_table(columns, [row], ["DIGEST", "PUSHED"])
+        for reason in found.reasons:
+            this.screen.say(f"not known: {reason}")
+    else:
+        this.screen.fail(*_no(found))
+    return 0 if found.state == "there" else 1
+
+
+def _named(this: App, word: str) -> str:
+    """An image, a profile's image, or a tag of NVIDIA's."""
+    from gpubox import values
+
+    image = this.config.profile(word).image if this.config.knows(word) else f"nvidia/cuda:{word}"
+    try:
+        values.reference(image)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return image
+
+
+def _no(found: Remote) -> tuple[str, str]:
+    from gpubox import catalog
+
+    if found.state == "unknown":
+        return f"whether there is {found.image} is not known", "; ".join(found.reasons)
+    status = catalog.status(found.image)
+    since = f": deleted in {status.when}" if status.when else ""
+    near = f"the nearest: {', '.join(found.near)}" if found.near else ""
+    return f"the registry has no {found.image}{since}", near
