@@ -18,7 +18,8 @@ def make_certificates(folder: Path) -> None:
     """
     server = folder / "server"
     server.mkdir(parents=True)
-    authority = ("-x509", "-subj", "/CN=gpubox lab")
+    signs = "keyUsage=critical,keyCertSign,cRLSign"  # without it Python from 3.13 on trusts none
+    authority = ("-x509", "-subj", "/CN=gpubox lab", "-addext", signs)
     _openssl(folder, *_NEW_KEY, *authority, "-keyout", "ca-key.pem", "-out", "ca.pem")
     _sign(folder, server, "127.0.0.1", "subjectAltName=IP:127.0.0.1")
     _sign(folder, folder, "client", "extendedKeyUsage=clientAuth")
