@@ -31,7 +31,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 class Machine(msgspec.Struct, frozen=True):
     """What NVML says of a machine: `driver` is "535.183.01", `cuda` the newest that it knows.
 
-    Drivers before branch 396 do not tell their CUDA: None.
+    Drivers before branch 390 do not tell their CUDA: None.
     """
 
     driver: str

@@ -256,7 +256,7 @@ def test_silence_is_waited_for_a_moment_only(hub: Hub, monkeypatch: pytest.Monke
 
 
 class Raw:
-    """Speaks whatever it is told to, on one connection; with `drop` it goes on byte by byte."""
+    """Speaks whatever it is told to, on one connection; if it `drips`, byte by byte."""
 
     def __init__(self, greeting: bytes, *, drips: bool = False) -> None:
         self._greeting, self._drips = greeting, drips
