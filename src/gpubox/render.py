@@ -22,7 +22,7 @@ Events = Iterator[Mapping[str, Any]]
 
 _PLAIN_LINE_SECONDS = 10
 _FRAME_SECONDS = 0.1
-_FOLDED = 48  # characters: a cell that is longer may be folded before a column is left out
+_FOLDED = 40  # characters: a cell that is longer may be folded before a column is left out
 
 
 def console(*, stderr: bool = False) -> Console:
