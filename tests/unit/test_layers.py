@@ -22,6 +22,7 @@ PURE = {
     "values": "",
     "gpus": "",
     "catalog": "errors",
+    "claims": "",
     "demands": "catalog gpus",
     "checks": "catalog demands values",
     "fits": "catalog checks demands gpus",
