@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from gpubox import catalog, demands
+from gpubox.figures import size_text
 from gpubox.values import Mount
 
 Use = Literal["volume", "data", "workspace"]
@@ -21,7 +22,8 @@ Trouble = Literal["", "missing", "dangling", "loop", "barred", "broken"]
 FOLDERS, SOCKET, ROOT_SQUASH = "folders", "socket", "root-squash"
 DELETED, DISK, DRIVER, GPU, RATE_LIMIT = "deleted", "disk", "driver", "gpu", "rate-limit"
 # what --ignore goes past
-IGNORABLE = (DELETED, DISK, DRIVER, GPU, RATE_LIMIT, ROOT_SQUASH, SOCKET)
+OF_IMAGES = (DELETED, DISK, DRIVER, GPU, RATE_LIMIT)
+IGNORABLE = (*OF_IMAGES, ROOT_SQUASH, SOCKET)
 _LITTLE_ROOM, _FEW_FILES = 10**9, 50_000  # a small image's; a CUDA image has some 20,000 files
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 
@@ -245,13 +247,14 @@ def of_room(image: str, room: Room) -> Iterator[Finding]:
     if size and room.free < size.download + size.disk:
         yield Finding(
             DISK,
-            f"{image} takes about {_gb(size.disk)} on the disk and {_gb(size.download)} while it"
-            f" comes, and {room.path} has {_gb(room.free)} left",
+            f"{image} takes about {size_text(size.disk)} on the disk and"
+            f" {size_text(size.download)} while it comes, and {room.path} has"
+            f" {size_text(room.free)} left",
             fix,
             stops=room.free < size.disk,
         )
     elif room.free < _LITTLE_ROOM or 0 < room.files < _FEW_FILES:
-        left = f"{room.files} files" if 0 < room.files < _FEW_FILES else _gb(room.free)
+        left = f"{room.files} files" if 0 < room.files < _FEW_FILES else size_text(room.free)
         yield Finding(DISK, f"{room.path}, where images go, has {left} left", fix, stops=False)
 
 
@@ -265,10 +268,6 @@ def of_the_pull_limit(limit: int, remaining: int, seconds: int) -> Iterator[Find
         f" {seconds / 3600:g} h none is left",
         "docker login has a limit of its own, or wait",
     )
-
-
-def _gb(count: int) -> str:
-    return f"{count / 1e9:.1f} GB"
 
 
 # --- a program that is here and not in the box

@@ -32,7 +32,7 @@ from gpubox import values
 from gpubox.contexts import Endpoint
 from gpubox.docker_words import Arguments
 from gpubox.errors import EngineError
-from gpubox.faults import EngineSaid, explain, is_no_image
+from gpubox.faults import EngineSaid, explain, is_image_absent
 from gpubox.plan import EngineFacts
 from gpubox.unreachable import no_engine, too_old, unreachable
 
@@ -193,7 +193,7 @@ class Engine:
                     platforms=tuple(map(_platform, found.get("Platforms") or ())),
                 )
         except EngineSaid as refusal:
-            if not is_no_image(refusal.text):
+            if not is_image_absent(refusal.text):
                 raise
             return None
 
@@ -228,11 +228,14 @@ class Engine:
                     raise explain(str(event["error"]), image)
                 yield event
 
-    def rename_image(self, image: str, name: str) -> None:
-        """Give an image its plain name instead of the one it was pulled by."""
+    def name_image(self, image: str, name: str, *, keep: bool) -> None:
+        """Give an image its plain name, instead of the one it was pulled by or beside it."""
         with translated(image):
-            self.api.tag(image, name)
-            self.api.remove_image(image)
+            plain = values.reference(name)
+            # in full and in parts: else Podman says yes and does nothing
+            self.api.tag(image, f"{plain.registry or 'docker.io'}/{plain.repository}", plain.tag)
+            if not keep:
+                self.api.remove_image(image)
 
     # --- starting
 

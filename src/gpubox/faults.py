@@ -29,6 +29,8 @@ class Fault(NamedTuple):
     exit_code: int = 125
 
 
+_NO_MANIFEST = r"manifest for \S+ not found|manifest unknown|name unknown|: not found"
+
 # The order matters: GPU, mount and device texts hold words of the command's own faults.
 FAULTS = (
     # --- GPUs
@@ -342,7 +344,7 @@ FAULTS = (
         "check the name; docker login REGISTRY logs in",
     ),
     Fault(
-        r"manifest for \S+ not found|manifest unknown|name unknown|: not found",
+        _NO_MANIFEST,
         "the registry has no image {it}",
         "check the name and the tag; gpubox profiles lists images that there are",
     ),
@@ -439,13 +441,18 @@ def is_gpu_refusal(text: str) -> bool:
     return bool(re.search(r'could not select device driver ""|no known GPU vendor', text))
 
 
-def is_no_image(text: str) -> bool:
-    """Whether a registry has no such tag; where it merely wants a login that is not known."""
-    return bool(re.search(r"manifest unknown|name unknown|manifest for \S+ not found", text))
-
-
 def is_port_taken(text: str) -> bool:
     return "port is already allocated" in text or "address already in use" in text
+
+
+def is_image_absent(text: str) -> bool:
+    """Whether the registry was asked and has not got it."""
+    return bool(re.search(_NO_MANIFEST, text))
+
+
+def is_image_denied(text: str) -> bool:
+    """What Docker Hub says of what is not there, as of what is for others."""
+    return "pull access denied" in text
 
 
 def is_name_taken(text: str) -> bool:

@@ -35,6 +35,7 @@ class Screen(pull.Screen, Protocol):
     """What a launch tells the person while it goes on."""
 
     def say(self, sentence: str) -> None: ...
+    def warn(self, sentence: str) -> None: ...
 
 
 class Foreground(msgspec.Struct, frozen=True):
@@ -61,15 +62,11 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """One start. `planned` makes the plan from facts, anew when the engine has changed them.
-
-    `ignored` are the checks that the person goes past.
-    """
+    """One start. `planned` makes the plan from facts, anew when the engine has changed them."""
 
     engine: Engine
     planned: Callable[[Facts], Plan]
     screen: Screen
-    ignored: frozenset[str] = frozenset()
 
     def detached(self, facts: Facts) -> Started:
         """Start the box in the background."""
@@ -99,7 +96,7 @@ class Launch(msgspec.Struct, frozen=True):
             except ImageMissing:
                 if pulled or plan.pull == "never":
                     raise pull.missing(plan.image) from None
-                pull.get(self.engine, plan.image, plan.registry, self.screen, self.ignored)
+                pull.get(self.engine, plan.image, plan.registry, self.screen)
                 pulled = True
             except EngineSaid as refusal:
                 facts = self._changed(facts, plan, refusal)

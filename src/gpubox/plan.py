@@ -187,7 +187,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         tty=tty,
         interactive=interactive,
         pull=ask.pull,
-        gpus=GpuRequest(gpus, _backend(gpus, facts)),
+        gpus=GpuRequest(gpus, backend(gpus, facts)),
         environment=_environment(profile, ask, gpus, caller, kind),
         env_file=_env_files(profile, facts),
         labels=_labels(profile, kind, gpus, caller),
@@ -359,7 +359,7 @@ def _refuse_what_podman_ignores(profile: Profile, gpus: values.Gpus, facts: Fact
             )
 
 
-def _backend(gpus: values.Gpus, facts: Facts) -> Literal["hook", "cdi"]:
+def backend(gpus: values.Gpus, facts: Facts) -> Literal["hook", "cdi"]:
     """How this engine gives GPUs. Without an engine to ask, as most do: by device requests."""
     engine = facts.engine
     if gpus == values.NO_GPUS or engine is None:
@@ -392,13 +392,13 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
-def is_gated(plan: Plan, engine: EngineFacts | None) -> bool:
+def is_gated(by: Literal["hook", "cdi"], engine: EngineFacts | None) -> bool:
     """Whether NVIDIA's hook gives the box its GPUs; it alone refuses what asks for a newer driver.
 
     From API 1.53 on an engine turns the usual request into CDI devices, if it has them.
     """
-    by_cdi = engine is not None and engine.api >= (1, 53) and bool(engine.cdi_devices)
-    return plan.gpus.backend == "hook" and not by_cdi
+    turned = engine is not None and engine.api >= (1, 53) and bool(engine.cdi_devices)
+    return by == "hook" and not turned
 
 
 # --- environment

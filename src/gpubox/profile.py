@@ -129,10 +129,13 @@ class Config(msgspec.Struct, frozen=True):
         return None
 
     def registry(self) -> str | None:
-        if self.environ.get("GPUBOX_REGISTRY"):
-            return self.environ["GPUBOX_REGISTRY"].rstrip("/")
-        found = self.text("registry")
-        return found.value.rstrip("/") if found else None
+        found, key = self.text("registry"), "registry"
+        if said := self.environ.get("GPUBOX_REGISTRY"):
+            found, key = Item(said, "GPUBOX_REGISTRY"), ""
+        try:
+            return values.registry(found.value) if found and found.value else None
+        except ValueError as error:
+            raise ProfileError(found.where if found else "", key, str(error)) from None
 
     def default(self, key: str = "default") -> str:
         found = self.text(key)

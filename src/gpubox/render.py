@@ -13,16 +13,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from gpubox.errors import GpuboxError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gpubox.progress import Progress
-
-Events = Iterator[Mapping[str, Any]]
+    from gpubox import figures
+    from gpubox.progress import News, Pulled, Pulls, Warned
 
 _PLAIN_LINE_SECONDS = 10
 _FRAME_SECONDS = 0.1
 _FOLDED = 40  # characters: a cell that is longer may be folded before a column is left out
+_STOPPED_SECONDS = 2  # without a look: by Ctrl-Z
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -72,20 +74,14 @@ def print_table(
     return left_out
 
 
-def size_text(count: float) -> str:
-    """Bytes as registries and disks are measured: `3.9 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 # --- sentences
 
 
 class Screen:
-    """Sentences on stderr, and the progress of pulls."""
+    """Sentences on stderr, and the progress of pulls. A `quiet` one says of pulls what fails."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
 
     def say(self, sentence: str) -> None:
         self._write("", sentence)
@@ -117,30 +113,41 @@ class Screen:
                 due += _PLAIN_LINE_SECONDS
                 self.say(sentence)
 
-    def pulling(self, image: str, events: Events) -> None:
-        """Show a pull until its events end, then say what it took."""
-        from gpubox.progress import Progress
+    def pulling(self, images: Sequence[str], news: Iterator[News]) -> None:
+        """Show pulls until they end, and say of each what it came to."""
+        from gpubox.progress import Begun, Pulled, Pulls, Warned
 
-        progress, started = Progress(), time.monotonic()
-        if sys.stderr.isatty():
-            _draw(image, events, progress)
-        else:
-            self._tell(image, events, progress)
-        seconds = max(time.monotonic() - started, 0.001)
-        rate = size_text(progress.fetched / seconds)
-        self.say(
-            f"pulled {image} in {_duration(seconds)} ({size_text(progress.fetched)}, {rate}/s)"
-        )
+        pulls = Pulls(images)
+        shown = _Nothing() if self._quiet else _Bars(pulls) if _can_draw() else _Lines(pulls, self)
+        try:
+            for item in news:
+                image, said = item or ("", None)
+                if isinstance(said, Begun):
+                    pulls.begin(image, said.source)
+                    shown.begin(image)
+                elif isinstance(said, Warned | Pulled | GpuboxError):
+                    shown.clear()
+                    self._tell(pulls, image, said)
+                elif said is not None:
+                    pulls.add(image, said)
+                shown.move()
+        finally:
+            shown.clear()
 
-    def _tell(self, image: str, events: Events, progress: Progress) -> None:
-        """Plain lines, for logs: one at the start and one now and then."""
-        self.say(f"pulling {image}")
-        due = time.monotonic() + _PLAIN_LINE_SECONDS
-        for event in events:
-            progress.add(event)
-            if time.monotonic() > due:
-                due += _PLAIN_LINE_SECONDS
-                self.say(f"  {size_text(progress.done)} of {size_text(progress.total)}")
+    def _tell(self, pulls: Pulls, image: str, said: Warned | Pulled | GpuboxError) -> None:
+        """What is to be read still when the pull is over."""
+        from gpubox.figures import pulled_text
+        from gpubox.progress import Warned
+
+        if isinstance(said, Warned):
+            self.warn(said.sentence)
+            return
+        pulls.end(image, failed=isinstance(said, GpuboxError))
+        if isinstance(said, GpuboxError):
+            unnamed = len(pulls.images) > 1 and image not in said.problem
+            self.fail(f"{image}: {said.problem}" if unnamed else said.problem, said.hint)
+        elif not self._quiet:
+            self.say(pulled_text(pulls, image, said))
 
 
 def _watch(sentences: Iterator[str]) -> None:
@@ -154,52 +161,98 @@ def _watch(sentences: Iterator[str]) -> None:
                 status.update(Text(sentence))
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
+# --- pulls
 
 
-def _draw(image: str, events: Events, progress: Progress) -> None:
-    """A bar for each layer under way, and one for the whole with rate and time left."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bars
-
-    bars = Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-        console=console(stderr=True),
-        transient=True,
-    )
-    tasks: dict[str, TaskID] = {}
-    with bars:
-        whole = bars.add_task(f"pulling {image}", total=None)
-        for event in events:
-            progress.add(event)
-            for name, layer in progress.layers.items():
-                if layer.total and not layer.complete and name not in tasks:
-                    tasks[name] = bars.add_task(f"  {name}", total=layer.total)
-                if name in tasks:
-                    bars.update(
-                        tasks[name],
-                        completed=layer.done,
-                        total=layer.total,
-                        visible=not layer.complete,
-                        description=f"  {name} {_note(layer.note)}",
-                    )
-            bars.update(whole, completed=progress.done, total=progress.total or None)
+def _can_draw() -> bool:
+    """Whether what was written on the screen can be written over."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
-def _note(status: str) -> str:
-    return status.lower() if status.startswith(("Retrying", "Waiting")) else ""
+class _Nothing:
+    """Pulls that are shown to nobody."""
+
+    def begin(self, image: str) -> None:
+        """No word."""
+
+    def move(self) -> None:
+        """No figure."""
+
+    def clear(self) -> None:
+        """Nothing stands in the way of a sentence."""
+
+
+class _Lines(_Nothing):
+    """Pulls in a log: a line where one begins, and one for all now and then."""
+
+    def __init__(self, pulls: Pulls, screen: Screen) -> None:
+        self._pulls, self._say = pulls, screen.say
+        self._due = time.monotonic() + _PLAIN_LINE_SECONDS
+
+    def begin(self, image: str) -> None:
+        from gpubox.figures import pulling_text
+
+        self._say(pulling_text(image, self._pulls.under_way[image]))
+
+    def move(self) -> None:
+        from gpubox.figures import state_text
+
+        if time.monotonic() > self._due:
+            self._due += _PLAIN_LINE_SECONDS
+            self._say(f"  {state_text(self._pulls.whole())}")
+
+
+class _Bars(_Nothing):
+    """Pulls on a screen, drawn over and over in the same place.
+
+    The cursor is never hidden and nothing is set: whatever ends the program, the terminal is whole.
+    """
+
+    def __init__(self, pulls: Pulls) -> None:
+        from gpubox.progress import Rate
+
+        self._pulls, self._rate = pulls, Rate()
+        self._due, self._seen, self._lines = 0.0, time.monotonic(), 0
+
+    def move(self) -> None:
+        """Draw, but not for each of a thousand events."""
+        from gpubox.figures import frame
+
+        now = time.monotonic()
+        if now - self._seen > _STOPPED_SECONDS:
+            self._lines = 0  # below what the shell has written
+        self._seen = now
+        if now < self._due or not self._pulls.under_way:
+            return
+        self._due = now + _FRAME_SECONDS
+        rate = self._rate.update(now, self._pulls.all_fetched)
+        lines = frame(self._pulls, rate, _screen())
+        body = "\n".join(f"{line}\x1b[K" for line in lines)
+        self._write(f"{self._back()}{body}\x1b[J")
+        self._lines = len(lines)
+
+    def clear(self) -> None:
+        if self._lines:
+            self._write(f"{self._back()}\x1b[J")
+        self._lines, self._due = 0, 0.0
+
+    def _back(self) -> str:
+        """To where the last frame began."""
+        return f"\r\x1b[{self._lines - 1}A" if self._lines > 1 else "\r"
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _screen() -> figures.Screen:
+    from gpubox import figures
+
+    columns, rows = 80, 24
+    with suppress(OSError):
+        size = os.get_terminal_size(sys.stderr.fileno())
+        columns, rows = size.columns or columns, size.lines or rows
+    narrow = not (sys.stderr.encoding or "").lower().startswith("utf")
+    return figures.Screen(columns, rows, ascii=narrow)

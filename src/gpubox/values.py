@@ -446,3 +446,16 @@ def reference(text: str) -> Reference:
     if registry in ("docker.io", "index.docker.io"):
         registry, repository = "", repository.removeprefix("library/")
     return Reference(registry, repository, tag or ("" if digest else "latest"), digest)
+
+
+def registry(text: str) -> str:
+    """`HOST[:PORT][/PATH]`, as it begins an image's name."""
+    place = text.rstrip("/")
+    host, slash, path = place.partition("/")
+    if not re.fullmatch(r"([\w.-]+|\[[\da-f:]+\])(:\d+)?", host, re.ASCII | re.IGNORECASE):
+        raise ValueError(f"'{text}' is no registry: HOST[:PORT], without https://")
+    if not ("." in host or ":" in host or host == "localhost"):
+        raise ValueError(f"'{text}' would be read as a folder of Docker Hub's: write {host}:443")
+    if slash and not _REPOSITORY.fullmatch(path):
+        raise ValueError(f"'{text}': '{path}' is no place in a registry; it is lower-case")
+    return place

@@ -11,8 +11,9 @@ import signal
 import socket
 import subprocess
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import termios
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +26,41 @@ from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN, build_stand_in
+from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry, Throttle
 from lab.waiting import wait_until
 
 PROFILE, TAG = "cuda8-cudnn6", "8.0-cudnn6-devel"  # which Docker Hub has no more
 IMAGE = f"nvidia/cuda:{TAG}"
+TRAIN, MANY = "team/train:1", "team/many:1"  # the first has all layers of IMAGE
 MB = 1_000_000
 SIZE = 4 * MB
 QUICK = ("run", "--rm", "--gpus", "none")
 
 
-def publish(host: str, registry: str, auth: dict[str, str] | None = None) -> None:
-    """The stand-in with some megabytes on top, pushed as `registry`'s nvidia/cuda."""
+def publish(
+    host: str,
+    registry: str,
+    auth: dict[str, str] | None = None,
+    image: str = IMAGE,
+    layers: Sequence[int] = (SIZE,),
+    base: str = STAND_IN,
+) -> None:
+    """The stand-in with some megabytes on top, pushed as `registry`'s `image`."""
     api: Any = docker.APIClient(base_url=host, version="auto")
-    repository = f"{registry}/nvidia/cuda"
+    repository, _, tag = f"{registry}/{image}".rpartition(":")
+    copies = "".join(f"COPY x{number} /x{number}-{tag}\n" for number in range(len(layers)))
+    files = {f"x{number}": os.urandom(size) for number, size in enumerate(layers)}
+    context = {"Dockerfile": f"FROM {base}\n{copies}".encode()} | files
     try:
-        context = {"Dockerfile": f"FROM {STAND_IN}\nCOPY x /x\n".encode(), "x": os.urandom(SIZE)}
         events = list(
             api.build(
-                fileobj=tarred(context), custom_context=True, tag=f"{repository}:{TAG}", decode=True
+                fileobj=tarred(context), custom_context=True, tag=f"{repository}:{tag}", decode=True
             )
         )
-        events += api.push(repository, TAG, auth_config=auth, stream=True, decode=True)
+        events += api.push(repository, tag, auth_config=auth, stream=True, decode=True)
         assert not [event for event in events if "error" in event]
-        api.remove_image(f"{repository}:{TAG}")
     finally:
         api.close()
 
@@ -67,8 +78,16 @@ def tarred(files: dict[str, bytes]) -> io.BytesIO:
 
 @pytest.fixture(scope="module")
 def mirror(engines: Any, registry: Registry) -> Registry:
-    """A registry that kept what Docker Hub deleted."""
-    publish(engines.of("stable").host, registry.address)
+    """A registry that kept what Docker Hub deleted, and an image that was made from that one."""
+    host = engines.of("stable").host
+    publish(host, registry.address)
+    base = f"{registry.address}/{IMAGE}"
+    publish(host, registry.address, image=TRAIN, layers=(2 * MB,), base=base)
+    publish(host, registry.address, image=MANY, layers=(2 * MB, MB, 100, 3 * MB, MB))
+    client = docker.DockerClient(base_url=host)
+    for name in tags(client) - {STAND_IN}:
+        client.images.remove(name, force=True)
+    client.close()
     return registry
 
 
@@ -91,21 +110,28 @@ def slow(mirror: Registry) -> Iterator[Throttle]:
 
 
 def tags(client: DockerClient) -> set[str]:
-    return {tag for image in client.images.list() for tag in image.tags}
+    """All names that images have; those that Podman says in full as Docker says them."""
+    found = {tag for image in client.images.list() for tag in image.tags}
+    return {tag.removeprefix("docker.io/") for tag in found}
 
 
-def complaint(done: subprocess.CompletedProcess[bytes]) -> str:
+def complaint(done: subprocess.CompletedProcess[bytes], code: int = 125) -> str:
     text = done.stderr.decode()
-    assert done.returncode == 125, text
+    assert done.returncode == code, text
     assert "Traceback" not in text
     return text
 
 
+RUN = (*QUICK, PROFILE, "echo", "hello")
+
+
 @contextmanager
-def pulling(gpubox: Gpubox, slow: Throttle) -> Iterator[subprocess.Popen[bytes]]:
+def pulling(
+    gpubox: Gpubox, slow: Throttle, words: Sequence[str] = RUN
+) -> Iterator[subprocess.Popen[bytes]]:
     """gpubox in the middle of a pull."""
     with subprocess.Popen(
-        [gpubox.program, *QUICK, PROFILE, "echo", "hello"],
+        [gpubox.program, *words],
         env=gpubox.env | {"GPUBOX_REGISTRY": slow.address},
         cwd=gpubox.cwd,
         stdin=subprocess.DEVNULL,
@@ -113,7 +139,7 @@ def pulling(gpubox: Gpubox, slow: Throttle) -> Iterator[subprocess.Popen[bytes]]
         stderr=subprocess.PIPE,
     ) as child:
         try:
-            wait_until(lambda: slow.passed > MB, 30, what="the first megabyte")
+            slow.wait(MB)
             yield child
         finally:
             if child.poll() is None:
@@ -163,43 +189,23 @@ def test_a_detached_start_pulls_too(gpubox: Gpubox, client: DockerClient, mirror
     assert client.containers.get(f"{PROFILE}-root").status == "running"
 
 
-def test_at_a_terminal_bytes_and_rate_are_seen(
-    engine: PrivateEngine, gpubox: Gpubox, slow: Throttle
+def test_a_login_that_docker_knows_is_used(
+    stable_engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
-    screen = pyte.Screen(100, 30)
-    stream = pyte.Stream(screen)
-    seen: list[str] = []
-    child = pexpect.spawn(
-        str(gpubox.program),
-        [*QUICK, PROFILE, "echo", "hello"],
-        env=gpubox.env | {"GPUBOX_REGISTRY": slow.address},
-        cwd=str(gpubox.cwd),
-        encoding="utf-8",
-        dimensions=(30, 100),
-        timeout=30,
-    )
-    while True:
-        try:
-            stream.feed(child.read_nonblocking(1024))
-        except pexpect.EOF:
-            break
-        seen.append("\n".join(screen.display))
-    child.close()
-    assert child.exitstatus == 0
-    bar = rf"pulling {slow.address}/nvidia/cuda:{TAG} .*\d\.\d/\d\.\d MB +[\d.]+ [kM]B/s"
-    assert any(re.search(bar, shown) for shown in seen), seen[len(seen) // 2]
-    left = [line.rstrip() for line in screen.display if line.strip()]
-    assert left[0].startswith("pulled ") and left[1] == "hello"  # and no bar any more
-
-
-def test_a_login_that_docker_knows_is_used(stable_engine: PrivateEngine, gpubox: Gpubox) -> None:
     with Registry({"anna": "secret"}) as private:
         publish(stable_engine.host, private.address, {"username": "anna", "password": "secret"})
-        image = f"{private.address}/nvidia/cuda:{TAG}"
+        image = f"{private.address}/{IMAGE}"
+        client.images.remove(image)
         assert "wants a login" in complaint(gpubox(*QUICK, image, "true"))
         secret = base64.b64encode(b"anna:secret").decode()
+        wrong = base64.b64encode(b"anna:wrong").decode()
+        configure(gpubox, {"auths": {private.address: {"auth": wrong}}})
+        assert "wants a login" in complaint(gpubox(*QUICK, image, "true"))
         configure(gpubox, {"auths": {private.address: {"auth": secret}}})
         assert gpubox(*QUICK, image, "echo", "hello").stdout == b"hello\n"
+        in_front = {"GPUBOX_REGISTRY": private.address}
+        assert gpubox("pull", PROFILE, env=in_front).returncode == 0
+        assert IMAGE in tags(client)
 
 
 @pytest.mark.parametrize("key", ["credsStore", "credHelpers"])
@@ -232,7 +238,7 @@ def test_a_credential_helper_that_fails_does_not_stop_a_public_pull(
 
 def configure(gpubox: Gpubox, config: dict[str, object]) -> None:
     folder = gpubox.home / ".docker"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     gpubox.env["DOCKER_CONFIG"] = str(folder)
 
@@ -324,3 +330,368 @@ def test_an_engine_that_dies_in_mid_pull_is_told_so(
         assert (child.returncode, out) == (125, b"")
         assert b"the connection to the engine broke" in err
         assert b"Traceback" not in err
+
+
+def test_a_pull_that_is_cut_again_and_again_goes_on(gpubox: Gpubox, slow: Throttle) -> None:
+    with pulling(gpubox, slow, ("pull", PROFILE)) as child:
+        for _ in range(2):
+            more = slow.passed + MB // 2
+            slow.wait(more)
+            assert slow.cut()
+        slow.rate = 100 * MB
+        _, err = child.communicate(timeout=60)
+        assert child.returncode == 0, err
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[PrivateEngine]:
+    """An engine that tries a layer only twice, where others try for 75 seconds."""
+    with PrivateEngine("stable", config={"max-download-attempts": 2}) as engine:
+        build_stand_in(engine.host)
+        yield engine
+
+
+def test_a_registry_that_dies_for_good_is_told_so(impatient: PrivateEngine, tmp_path: Path) -> None:
+    gpubox = Gpubox(tmp_path / "impatient", impatient.env)
+    with Registry() as mortal, Throttle(mortal.port, rate=MB) as slow:
+        publish(impatient.host, mortal.address)
+        client = docker.DockerClient(base_url=impatient.host)
+        client.images.remove(f"{mortal.address}/{IMAGE}")
+        with pulling(gpubox, slow, ("pull", PROFILE)) as child:
+            mortal.kill()
+            slow.cut()
+            _, err = child.communicate(timeout=60)
+        assert child.returncode == 1
+        told = f"the registry of {slow.address}/{IMAGE} does not answer"
+        assert told in err.decode()
+        assert tags(client) == {STAND_IN}
+        client.close()
+
+
+def test_ctrl_c_at_a_terminal_ends_all_pulls_and_leaves_it_as_it_was(
+    engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, slow: Throttle
+) -> None:
+    with at_terminal(gpubox, slow, "pull", MANY, TRAIN) as child:
+        before = termios.tcgetattr(child.child_fd)
+        shown = Frames(80, 24)
+        shown.until(child, lambda: any("downloading" in line for line in shown.screen.display))
+        child.sendintr()
+        shown.to_the_end(child)
+        assert termios.tcgetattr(child.child_fd) == before
+        child.close()
+        assert child.exitstatus == 130
+    assert not shown.screen.cursor.hidden
+    assert [line.strip() for line in shown.screen.display if line.strip()] == []
+    wait_until(lambda: not slow.busy, 30, what="the engine's giving up")
+    assert tags(client) == {STAND_IN}
+
+
+def test_a_full_disk_is_told_of_each_image_that_needs_it(mirror: Registry, tmp_path: Path) -> None:
+    with PrivateEngine("stable", disk="8m") as small:
+        gpubox = Gpubox(tmp_path / "small", small.env)
+        done = gpubox("pull", PROFILE, MANY, env={"GPUBOX_REGISTRY": mirror.address})
+        text = complaint(done, 1)
+        assert f"gpubox: {MANY}: the disk is full where the engine keeps images" in text
+
+
+def test_an_engine_that_dies_ends_all_pulls(
+    stable_engine: PrivateEngine, gpubox: Gpubox, slow: Throttle
+) -> None:
+    with pulling(gpubox, slow, ("pull", PROFILE, MANY)) as child:
+        stable_engine.kill()
+        _, err = child.communicate(timeout=20)
+        assert child.returncode == 1
+        for image in (IMAGE, MANY):
+            assert f"{image}: the connection to the engine broke" in err.decode()
+        assert b"Traceback" not in err
+
+
+# gpubox pull -----------------------------------------------------------------------------------
+
+SIZES = r"in [\d.]+ s \(\d\.\d MB, [\d.]+ [kM]B/s\)"
+
+
+@pytest.fixture
+def fronted(gpubox: Gpubox, mirror: Registry) -> Gpubox:
+    """gpubox with the mirror in front."""
+    gpubox.env["GPUBOX_REGISTRY"] = mirror.address
+    return gpubox
+
+
+def test_pull_without_a_word_gets_the_default_profiles_image(
+    engine: PrivateEngine, fronted: Gpubox, client: DockerClient, mirror: Registry
+) -> None:
+    (fronted.cwd / "gpubox.yaml").write_text(f"default: {PROFILE}\n")
+    done = fronted("pull")
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+    first, last = done.stderr.decode().splitlines()
+    assert first == f"pulling {IMAGE} from {mirror.address}"
+    assert re.fullmatch(f"pulled {IMAGE} {SIZES}", last)
+    assert tags(client) == {STAND_IN, IMAGE}
+    again = fronted("pull", PROFILE).stderr.decode().splitlines()
+    assert again == [first, f"{IMAGE} is up to date"]
+
+
+def test_several_come_at_once_and_a_layer_that_two_have_comes_once(
+    engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, slow: Throttle
+) -> None:
+    gpubox.env["GPUBOX_REGISTRY"] = slow.address
+    done = gpubox("pull", PROFILE, TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert tags(client) == {STAND_IN, IMAGE, TRAIN}
+    text = done.stderr.decode()
+    assert text.count("\npulled ") == 2
+    sizes = [float(size) for size in re.findall(r" s \((\d\.\d) MB", text)]
+    assert sum(sizes) == pytest.approx(slow.passed / MB, abs=0.3)
+    assert len(sizes) == 2 or (f"pulled {IMAGE} in" in text and "came with another" in text)
+
+
+def test_an_image_by_three_names_is_pulled_once(fronted: Gpubox, client: DockerClient) -> None:
+    done = fronted("pull", PROFILE, IMAGE, f"docker.io/{IMAGE}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(b"pulled ") == 1
+    assert tags(client) == {STAND_IN, IMAGE}
+
+
+def test_one_that_fails_does_not_stop_the_others(
+    engine: PrivateEngine, fronted: Gpubox, client: DockerClient, mirror: Registry
+) -> None:
+    text = complaint(fronted("pull", "team/none:1", PROFILE, "nvidia/cuda:8.0-cudnn7-devel"), 1)
+    assert f"gpubox: the registry has no image {mirror.address}/team/none:1\n  check" in text
+    assert "gpubox: nvidia/cuda:8.0-cudnn7-devel cannot be pulled: it was deleted" in text
+    assert re.search(f"^pulled {IMAGE} {SIZES}$", text, re.MULTILINE)
+    assert tags(client) == {STAND_IN, IMAGE}
+
+
+def test_a_deleted_image_is_not_asked_for(gpubox: Gpubox) -> None:
+    text = complaint(gpubox("pull", PROFILE, timeout=10), 1)
+    assert text.startswith(f"gpubox: {IMAGE} cannot be pulled: it was deleted from Docker Hub")
+
+
+def test_wrong_words_are_told_together_before_anything_is_pulled(
+    fronted: Gpubox, client: DockerClient
+) -> None:
+    text = complaint(fronted("pull", PROFILE, "nope", "cuda99", "a/B:1"), 2)
+    assert [line for line in text.splitlines() if not line.startswith("  ")] == [
+        "gpubox: no profile 'nope'",
+        "gpubox: nvidia/cuda has no CUDA 99",
+        "gpubox: 'a/B:1': the name of an image is lower-case",
+    ]
+    assert tags(client) == {STAND_IN}
+
+
+@pytest.mark.parametrize("registry", ["https://mirror.lab", "mirror", "mirror.lab:5000/A B"])
+def test_a_registry_that_is_none_is_told_with_what_to_write(gpubox: Gpubox, registry: str) -> None:
+    text = complaint(gpubox("pull", PROFILE, env={"GPUBOX_REGISTRY": registry}), 2)
+    assert text.startswith(f"gpubox: GPUBOX_REGISTRY: '{registry}'")
+
+
+def test_docker_hub_in_front_of_docker_hub_is_no_other_place(gpubox: Gpubox) -> None:
+    text = complaint(gpubox("pull", PROFILE, env={"GPUBOX_REGISTRY": "docker.io"}, timeout=10), 1)
+    assert "it was deleted from Docker Hub" in text
+
+
+def test_a_digest_cannot_come_through_a_registry_and_keeps_its_name(
+    fronted: Gpubox, mirror: Registry
+) -> None:
+    digest = f"sha256:{'0' * 64}"
+    text = complaint(fronted("pull", f"team/train@{digest}"), 1)
+    assert f"team/train@{digest} cannot come through {mirror.address}" in text
+    assert f"name it with its registry: {mirror.address}/team/train@{digest}" in text
+
+
+def test_quiet_prints_names_and_what_fails(fronted: Gpubox, client: DockerClient) -> None:
+    done = fronted("pull", "-q", PROFILE, "team/none:1")
+    assert (done.returncode, done.stdout) == (1, f"{IMAGE}\n".encode())
+    assert done.stderr.startswith(b"gpubox: the registry has no image ")
+    assert done.stderr.count(b"\n") == 2
+    assert fronted("pull", "--quiet", PROFILE).stderr == b""
+
+
+def test_names_that_were_there_are_there_afterwards(
+    engine: PrivateEngine, fronted: Gpubox, client: DockerClient, mirror: Registry
+) -> None:
+    own = {f"{mirror.address}/{IMAGE}", "saved/by:me"}
+    client.images.pull(f"{mirror.address}/nvidia/cuda", tag=TAG)
+    saved = client.images.get(f"{mirror.address}/{IMAGE}")
+    assert saved.tag("saved/by", "me")
+    assert fronted("pull", PROFILE).returncode == 0
+    assert tags(client) == {STAND_IN, IMAGE} | own
+    assert fronted("pull", MANY, f"{mirror.address}/{MANY}").returncode == 0
+    assert tags(client) == {STAND_IN, IMAGE, MANY, f"{mirror.address}/{MANY}"} | own
+
+
+def test_pull_always_asks_the_registry_and_says_that_nothing_is_newer(
+    fronted: Gpubox, mirror: Registry
+) -> None:
+    assert fronted("pull", PROFILE).returncode == 0
+    done = fronted(*QUICK, "--pull", "always", PROFILE, "echo", "hello")
+    assert done.stdout == b"hello\n"
+    assert done.stderr.decode().splitlines()[1] == f"{IMAGE} is up to date"
+
+
+def test_podman_pulls_too(
+    podman: PrivatePodman, gpubox: Gpubox, client: DockerClient, mirror: Registry
+) -> None:
+    with Throttle(mirror.port, rate=3 * MB, near=podman.pid) as slow:
+        gpubox.env["GPUBOX_REGISTRY"] = slow.address
+        done = gpubox("pull", PROFILE)
+        assert done.returncode == 0, done.stderr
+        first, last = done.stderr.decode().splitlines()
+        assert first == f"pulling {IMAGE} from {slow.address}"
+        assert re.fullmatch(f"pulled {IMAGE} {SIZES}", last)
+        assert tags(client) == {STAND_IN, IMAGE}
+        assert b"is up to date" in gpubox("pull", PROFILE).stderr
+        assert gpubox(*RUN).stdout == b"hello\n"
+
+
+# What is seen ----------------------------------------------------------------------------------
+
+
+class Frames:
+    """What a terminal shows of pulls, one whole frame after the other."""
+
+    END = "\x1b[J"
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.Stream(self.screen)
+        self._rest = ""
+        self.seen: list[list[str]] = []
+
+    def until(self, child: pexpect.spawn[str], condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._feed(child.read_nonblocking(4096, 30))
+
+    def to_the_end(self, child: pexpect.spawn[str]) -> list[list[str]]:
+        with suppress(pexpect.EOF):
+            while True:
+                self._feed(child.read_nonblocking(4096, 30))
+        self._stream.feed(self._rest)
+        return self.seen
+
+    def _feed(self, text: str) -> None:
+        *whole, self._rest = (self._rest + text).split(self.END)
+        for part in whole:
+            self._stream.feed(part + self.END)
+            self.seen.append([line.rstrip() for line in self.screen.display])
+
+
+@contextmanager
+def at_terminal(
+    gpubox: Gpubox, slow: Throttle, *words: str, columns: int = 80, rows: int = 24
+) -> Iterator[pexpect.spawn[str]]:
+    child = pexpect.spawn(
+        str(gpubox.program),
+        list(words),
+        env=gpubox.env | {"GPUBOX_REGISTRY": slow.address},
+        cwd=str(gpubox.cwd),
+        encoding="utf-8",
+        dimensions=(rows, columns),
+        timeout=60,
+    )
+    try:
+        yield child
+    finally:
+        child.close(force=True)
+
+
+UNITS = {"B": 1, "kB": 1000, "MB": MB, "GB": 1000 * MB}
+FIGURES = re.compile(r"([\d.]+)(?: (k?M?B))? of ([\d.]+)\+? (k?M?B)")
+SHARE = re.compile(r" (\d+) %")
+
+
+def check_figures(frames: list[list[str]]) -> None:
+    """No figure falls from one frame to the next, and none is more than its whole."""
+    before: dict[str, float] = {}
+    for lines in frames:
+        for line in lines:
+            what = re.match(r"(?:  )?\S+(?: downloading| extracting| retry| team/\S+)?", line)
+            if not (figures := FIGURES.search(line)) or not what:
+                continue
+            done = float(figures[1]) * UNITS[figures[2] or figures[4]]
+            assert done <= float(figures[3]) * UNITS[figures[4]], line
+            name = what[0].replace(" retry", " downloading")
+            assert before.get(name, 0) <= done, f"{line}\n{lines}"
+            before[name] = done
+            if share := SHARE.search(line):
+                assert before.get(f"{name} %", 0) <= int(share[1]) <= 100, line
+                before[f"{name} %"] = int(share[1])
+    assert before["downloaded %"] >= 90 and before["downloaded"] > MB
+
+
+def test_at_a_terminal_no_figure_ever_goes_back_through_a_cut(
+    engine: PrivateEngine, gpubox: Gpubox, slow: Throttle
+) -> None:
+    shown = Frames(80, 24)
+    with at_terminal(gpubox, slow, "pull", MANY) as child:
+        shown.until(child, lambda: slow.passed > MB)
+        assert slow.cut()
+        frames = shown.to_the_end(child)
+        child.close()
+        assert child.exitstatus == 0
+    check_figures(frames)
+    seen = "\n".join("\n".join(lines) for lines in frames)
+    assert re.search(r"^  [0-9a-f]{12} downloading +━+─+  [\d.]+( kB)? of \d\.\d MB$", seen, re.M)
+    assert re.search(r"^  [0-9a-f]{12} retry in \d s ", seen, re.M)
+    assert re.search(
+        r"^downloaded .* \d\.\d of \d\.\d MB  [\d.]+ [kM]B/s  0:\d\d left$", seen, re.M
+    )
+    assert re.search(r"^extracted  +━", seen, re.M)
+    left = [line.rstrip() for line in shown.screen.display if line.strip()]
+    assert len(left) == 1 and re.fullmatch(f"pulled {MANY} {SIZES}", left[0])
+
+
+def test_containerds_own_store_tells_less_and_it_is_shown_as_truly(
+    mirror: Registry, tmp_path: Path
+) -> None:
+    config = {"features": {"containerd-snapshotter": True}}
+    with PrivateEngine("cdi", config=config) as engine, Throttle(mirror.port, rate=2 * MB) as slow:
+        shown = Frames(80, 24)
+        gpubox = Gpubox(tmp_path / "containerd", engine.env)
+        with at_terminal(gpubox, slow, "pull", MANY, TRAIN) as child:
+            frames = shown.to_the_end(child)
+            child.close()
+            assert child.exitstatus == 0
+        check_figures(frames)
+        assert f"{TRAIN} is up to date" in gpubox("pull", TRAIN, env=front(slow)).stderr.decode()
+
+
+def front(slow: Throttle) -> dict[str, str]:
+    return {"GPUBOX_REGISTRY": slow.address}
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(60, 24), (140, 50), (60, 8), (20, 3)])
+def test_any_terminal_is_large_enough(
+    gpubox: Gpubox, slow: Throttle, columns: int, rows: int
+) -> None:
+    shown, slow.rate = Frames(columns, rows), 3 * MB
+    with at_terminal(gpubox, slow, "pull", MANY, TRAIN, columns=columns, rows=rows) as child:
+        frames = shown.to_the_end(child)
+        child.close()
+        assert child.exitstatus == 0
+    wholes = [[line for line in lines if line.startswith("downloaded ")] for lines in frames]
+    assert {len(found) for found in wholes} <= {0, 1}  # it was drawn over, not below
+    assert any(wholes)
+
+
+def test_a_start_shows_its_pull_the_same_way(gpubox: Gpubox, slow: Throttle) -> None:
+    shown = Frames(80, 24)
+    with at_terminal(gpubox, slow, *RUN) as child:
+        frames = shown.to_the_end(child)
+        child.close()
+        assert child.exitstatus == 0
+    check_figures(frames)
+    left = [line.rstrip() for line in shown.screen.display if line.strip()]
+    assert left[0].startswith(f"pulled {IMAGE} in ") and left[1] == "hello"
+
+
+@pytest.mark.parametrize("terminal", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_draw_over_gets_lines(
+    gpubox: Gpubox, slow: Throttle, terminal: str
+) -> None:
+    gpubox.env["TERM"] = terminal
+    with at_terminal(gpubox, slow, "pull", PROFILE) as child:
+        said = child.read()
+        assert "\x1b" not in said
+        assert said.splitlines()[0] == f"pulling {IMAGE} from {slow.address}"

@@ -7,10 +7,12 @@ images and no tests.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import which
 from types import TracebackType
@@ -58,6 +60,7 @@ class PrivateEngine:
     and no hook. `gpu_count=0` is an engine without any GPU support. `group` may use the socket.
     With `network` it also listens on loopback, plainly or to those with its certificates. With
     `disk`, a size like `32m`, its data has that much room in memory, and does not outlive `kill`.
+    `config` goes into its daemon.json.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class PrivateEngine:
         network: Network | None = None,
         group: str = "root",
         disk: str = "",
+        config: Mapping[str, object] | None = None,
     ) -> None:
         self.kind = kind
+        self._config = dict(config or {})
         self.group = group
         self._disk = disk
         self.simulated = gpus.simulated(gpu_count)
@@ -211,11 +216,11 @@ class PrivateEngine:
         add_bridge(self.name)
 
     def _write_gpus(self) -> None:
-        config = "{}"
+        config = self._config
         if self.kind == "cdi":  # of its own even if empty: never the machine's /etc/cdi
-            config = f'{{"cdi-spec-dirs": ["{self.folder}/cdi"]}}'
+            config = config | {"cdi-spec-dirs": [f"{self.folder}/cdi"]}
             (self.folder / "cdi").mkdir()
-        (self.folder / "daemon.json").write_text(config)
+        (self.folder / "daemon.json").write_text(json.dumps(config))
         if not self.simulated:
             return
         identities = self.folder / "gpus"

@@ -33,7 +33,8 @@ ip link set lo up
 rm -rf "$0/exec"
 shift 2
 env HOME="$0" TMPDIR="$0/tmp" CONTAINERS_CONF="$0/containers.conf" \
-    CONTAINERS_STORAGE_CONF="$0/storage.conf" "$@"
+    CONTAINERS_STORAGE_CONF="$0/storage.conf" \
+    CONTAINERS_REGISTRIES_CONF="$0/registries.conf" "$@"
 exit $?
 """
 # No hook of the machine's, which could be NVIDIA's; limits that a service in a container may set.
@@ -55,6 +56,13 @@ STORAGE = """\
 driver = "overlay"
 graphroot = "{folder}/data"
 runroot = "{folder}/exec/storage"
+"""
+# The lab's registries, which Docker takes over plain HTTP without a word; short names as ever.
+REGISTRIES = """\
+unqualified-search-registries = ["docker.io"]
+[[registry]]
+location = "127.0.0.1"
+insecure = true
 """
 
 
@@ -82,7 +90,11 @@ class PrivatePodman(PrivateEngine):
         for program in ("podman", "conmon", "runc", "iptables"):
             _needed(program)
         init = _needed("catatonit") if self._with_init else f"{self.folder}/no-catatonit"
-        for name, text in (("containers.conf", CONTAINERS), ("storage.conf", STORAGE)):
+        for name, text in (
+            ("containers.conf", CONTAINERS),
+            ("storage.conf", STORAGE),
+            ("registries.conf", REGISTRIES),
+        ):
             (self.folder / name).write_text(text.format(folder=self.folder, init=init))
         self._tops = " ".join(str(top) for top in add_cgroups(self.name))
 

@@ -6,6 +6,7 @@ Knows no engine: `127.0.0.0/8` is taken over plain HTTP by every engine without 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -137,12 +139,15 @@ class Registry:
 
 
 class Throttle:
-    """Forwards TCP to 127.0.0.1:`target` at `rate` bytes a second, all connections together."""
+    """Forwards TCP to 127.0.0.1:`target` at `rate` bytes a second, all connections together.
 
-    def __init__(self, target: int, rate: int) -> None:
+    It listens in the network namespace of the process `near`, whose loopback is another one.
+    """
+
+    def __init__(self, target: int, rate: int, near: int | None = None) -> None:
         self._target = target
         self.rate = rate
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = _server_near(near) if near else socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
         self.passed = 0  # bytes that went from the target to its clients
         self._lock = threading.Lock()
@@ -154,6 +159,16 @@ class Throttle:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    def wait(self, count: int) -> None:
+        """Until so many bytes have gone to its clients."""
+        wait_until(lambda: self.passed > count, what=f"byte {count}")
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody is connected."""
+        with self._lock:
+            return bool(self._open)
 
     def start(self) -> Throttle:
         self._spawn(self._accept)
@@ -239,3 +254,16 @@ class Throttle:
             self._next = max(self._next, time.monotonic()) + size / self.rate
             moment = self._next
         return not self._stopped.wait(max(0.0, moment - time.monotonic()))
+
+
+def _server_near(pid: int) -> socket.socket:
+    """A socket stays in the network namespace of the thread that made it, and that one ends."""
+
+    def enter() -> socket.socket:
+        with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
+                raise OSError(ctypes.get_errno(), "setns")
+        return socket.create_server(("127.0.0.1", 0))
+
+    with ThreadPoolExecutor(1) as made:
+        return made.submit(enter).result()

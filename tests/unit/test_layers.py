@@ -18,13 +18,14 @@ SOURCE = Path(gpubox.__file__).parent
 # Each module, and the others that it may know. What is pure is tested without an outside world.
 PURE = {
     "errors": "",
-    "progress": "",
+    "progress": "errors",
+    "figures": "progress",
     "values": "",
     "gpus": "",
     "catalog": "errors",
     "claims": "",
     "demands": "catalog gpus",
-    "checks": "catalog demands values",
+    "checks": "catalog demands figures values",
     "fits": "catalog checks demands gpus",
     "offers": "catalog demands fits gpus",
     "faults": "errors",
@@ -49,14 +50,15 @@ ACTING = {
     "jupyter": "",
     "unreachable": "contexts errors faults",
     "engine": "contexts docker_words errors faults plan unreachable values",
-    "pull": "checks engine errors faults values",
+    "pull": "checks engine errors faults progress values",
     "launch": "engine errors faults host identity plan pull streams terminal translate",
     "remote": "catalog engine errors hub values",
-    "render": "progress",
+    "render": "errors figures progress",
 }
 CLI = (
-    "__init__ catalog checks cli contexts demands engine errors faults fits gpus host hub jupyter"
-    " launch layers notebook nvml offers plan profile pull remote render settings translate values"
+    "__init__ catalog checks cli contexts demands engine errors faults figures fits gpus host hub"
+    " jupyter launch layers notebook nvml offers plan profile progress pull remote render settings"
+    " translate values"
 )
 
 DOORS = {
@@ -191,6 +193,7 @@ def test_a_module_opens_with_what_passes_through_it(path: Path) -> None:
         ["--help"],
         ["--version"],
         ["run", "--help"],
+        ["pull", "--help"],
         ["run", "--dry-run", "--gpus", "none", "cuda8-cudnn5"],
     ],
     ids=" ".join,

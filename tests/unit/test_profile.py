@@ -440,3 +440,19 @@ def test_what_picks_a_cuda_image_is_not_idle_beside_another_image(key: str) -> N
     for parent in ("image: x/y:1", "extends: pytorch"):
         said = problem("a", f"profiles: {{a: {{{parent}, {key}}}}}")
         assert f"{key.partition(':')[0]}: it picks among NVIDIA's CUDA images, and " in said
+
+
+# --- the registry in front
+
+
+def test_a_registry_is_told_by_the_environment_above_the_files() -> None:
+    said = "registry: mirror.lab:5000/"
+    assert resolved("pytorch", said).registry == "mirror.lab:5000"
+    assert resolved("pytorch", said, GPUBOX_REGISTRY="other.lab:1").registry == "other.lab:1"
+    assert resolved("pytorch", "registry: ${NONE:-}").registry is None
+
+
+def test_what_is_no_registry_is_told_with_its_place() -> None:
+    told = "'https://x.y' is no registry: HOST[:PORT], without https://"
+    assert problem("pytorch", "registry: https://x.y") == f"1.yaml:1: registry: {told} | "
+    assert problem("pytorch", GPUBOX_REGISTRY="https://x.y") == f"GPUBOX_REGISTRY: {told} | "

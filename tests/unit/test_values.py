@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,26 @@ def test_references_are_dockers(text: str, expected: str) -> None:
 def test_what_is_no_reference_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         values.reference(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["mirror.lab:5000", "localhost", "docker.io", "[::1]:5000", "lab.org/hub", "a.b:1/c/d"]
+)
+def test_a_registry_is_how_an_images_name_begins(text: str) -> None:
+    assert values.registry(text) == values.registry(f"{text}/") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("https://mirror.lab", "without https://"),
+        ("mirror", "would be read as a folder of Docker Hub's: write mirror:443"),
+        ("mirror.lab:port", "HOST[:PORT]"),
+        ("mirror.lab/A B", "'A B' is no place in a registry"),
+        ("a b.c", "HOST[:PORT]"),
+        ("/", "HOST[:PORT]"),
+    ],
+)
+def test_what_is_no_registry_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        values.registry(text)

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from gpubox.engine import Engine
     from gpubox.gpus import Machine
     from gpubox.plan import Caller
-    from gpubox.profile import Config
+    from gpubox.profile import Config, Profile
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
     "Your boxes": {"ps": "boxes"},
-    "Images": {"images": "images"},
+    "Images": {"images": "images", "pull": "pull"},
     "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
 }
 
@@ -36,6 +36,7 @@ HELP = {
     "mount": "A box with folders mounted.",
     "ps": "The boxes that there are.",
     "images": "Which CUDA images there are, and which run here.",
+    "pull": "Get images before they are needed.",
     "profiles": "The profiles that there are, or all that one says.",
     "datasets": "The folders that have a name, and whether you may read them.",
     "init": "Write a gpubox.yaml to start from.",
@@ -53,7 +54,6 @@ REFLEXES = {
     "logs": "docker logs",
     "prune": "docker container prune",
     "config": "gpubox profiles",
-    "pull": "docker pull",
 }
 
 
@@ -113,6 +113,13 @@ class App:
             return nvml.machine(), ""
         except GpuboxError as error:
             return None, error.problem
+
+    def image_for_here(self, profile: Profile) -> str:
+        """The image that all GPUs of this machine can run of those that a profile leaves to it."""
+        from gpubox import fits
+
+        machine = self.machine if len(profile.images) > 1 else None
+        return fits.choose(profile.images, machine, machine.gpus if machine else ()).image
 
     def connect(self, *, briefly: bool = False) -> Engine:
         """The engine; `briefly` where the answer is only good to have."""

@@ -10,6 +10,7 @@ import click
 from gpubox import host, render
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError
+from gpubox.figures import size_text
 
 if TYPE_CHECKING:
     from gpubox.checks import Seen
@@ -80,7 +81,7 @@ def _measure(this: App, item: dict[str, Any]) -> None:
     def sums() -> Iterator[str]:
         nonlocal last
         for last in host.measure(item["path"]):
-            yield f"{item['name']}: {render.size_text(last.size)} in {last.entries} files"
+            yield f"{item['name']}: {size_text(last.size)} in {last.entries} files"
 
     if item["readable"]:
         this.screen.watching(sums())
@@ -104,4 +105,4 @@ def _truth(known: bool | None) -> str:
 def _size(item: dict[str, Any]) -> str:
     if item["size"] is None:
         return "not known"
-    return ("" if item["size_is_whole"] else "at least ") + render.size_text(item["size"])
+    return ("" if item["size_is_whole"] else "at least ") + size_text(item["size"])

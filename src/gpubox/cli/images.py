@@ -11,6 +11,7 @@ from msgspec.structs import asdict
 from gpubox import render
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
+from gpubox.figures import size_text
 
 if TYPE_CHECKING:
     from gpubox.offers import Here, Offer
@@ -97,7 +98,7 @@ def _row(offer: Offer) -> dict[str, str]:
         "CUDA": offer.cuda,
         "CUDNN": offer.cudnn,
         "STATE": (deleted if offer.state == "deleted" else offer.state) if nvidias else "",
-        "LOCAL": render.size_text(offer.size or 0) if offer.local else "",
+        "LOCAL": size_text(offer.size or 0) if offer.local else "",
         "RUNS HERE": in_part or offer.runs,
         "WHY": "" if in_part else offer.reason,
     }
@@ -119,16 +120,21 @@ def _footing(this: App, found: Iterable[Offer]) -> str:
 
 def _ask(this: App, word: str, as_json: bool) -> int:
     from gpubox import remote
-    from gpubox.pull import source
+    from gpubox.pull import order
 
-    image = _named(this, word)
-    origin = source(image, this.config.registry())
-    found = remote.ask(image, origin, this.connect_or_why(), this.screen.warn)
+    asked = order(_named(this, word), this.config.registry())
+    found = remote.ask(asked.image, asked.source, this.connect_or_why(), this.screen.warn)
     if as_json:
         render.print_json([asdict(found)])
     elif found.state == "there":
-        sizes = [f"{render.size_text(size)} {kind}" for kind, size in found.sizes.items()]
-        row = (image, ", ".join(found.platforms), ", ".join(sizes), found.pushed, found.digest)
+        sizes = [f"{size_text(size)} {kind}" for kind, size in found.sizes.items()]
+        row = (
+            asked.image,
+            ", ".join(found.platforms),
+            ", ".join(sizes),
+            found.pushed,
+            found.digest,
+        )
         columns = ("IMAGE", "PLATFORMS", "DOWNLOAD", "PUSHED", "DIGEST")
         render.print_table(columns, [row], ["DIGEST", "PUSHED"])
         for reason in found.reasons:

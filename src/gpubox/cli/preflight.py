@@ -6,16 +6,19 @@ raised, what is doubtful said.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from gpubox import checks
+from gpubox import checks, demands, fits, host, pull, values
 from gpubox.checks import Finding
 from gpubox.errors import GpuboxError
+from gpubox.plan import Facts, asked_gpus, backend, is_gated
+from gpubox.values import ALL_GPUS, NO_GPUS
 
 if TYPE_CHECKING:
     from gpubox.cli.app import App
     from gpubox.engine import Engine, LocalImage
+    from gpubox.gpus import Gpu, Machine
     from gpubox.plan import EngineFacts, Plan
 
 
@@ -44,45 +47,50 @@ def _hint(finding: Finding) -> str:
 def of_image(app: App, plan: Plan, engine: Engine, facts: EngineFacts | None) -> Iterator[Finding]:
     """What speaks against this image on these GPUs, and against getting it if it is not here."""
     here = engine.image(plan.image)
-    yield from _of_the_machine(app, plan, here, facts)
+    if plan.gpus.gpus != NO_GPUS and app.machine:
+        gpus = asked_gpus(plan.gpus.gpus, app.machine)
+        own = {item.name: item.value for item in plan.environment}
+        gated = is_gated(plan.gpus.backend, facts)
+        yield from _on(app.machine, gpus, plan.image, here, own, gated)
     if plan.pull == "always" or (here is None and plan.pull == "missing"):
-        yield from of_pull(plan.image, plan.registry, engine, facts or engine.facts(), here)
+        yield from _of_the_pull(plan.image, plan.registry, engine, facts or engine.facts(), here)
 
 
-def _of_the_machine(
-    app: App, plan: Plan, here: LocalImage | None, facts: EngineFacts | None
+def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Iterator[Finding]:
+    """What speaks against pulling an image; that no GPU of this machine can run it, too."""
+    here, facts = engine.image(image), engine.facts()
+    if machine := app.machine:
+        gated = is_gated(backend(ALL_GPUS, Facts(caller=app.caller, engine=facts)), facts)
+        each = [list(_on(machine, [gpu], image, here, {}, gated)) for gpu in machine.gpus]
+        if each and all(any(finding.stops for finding in found) for found in each):
+            yield from _on(machine, machine.gpus, image, here, {}, gated)
+    yield from _of_the_pull(image, registry, engine, facts, here)
+
+
+def _on(
+    machine: Machine,
+    gpus: Sequence[Gpu],
+    image: str,
+    here: LocalImage | None,
+    own: Mapping[str, str],
+    gated: bool,
 ) -> Iterator[Finding]:
-    from gpubox import demands, fits
-    from gpubox.plan import asked_gpus, is_gated
-    from gpubox.values import NO_GPUS
-
-    if plan.gpus.gpus == NO_GPUS:
-        return
-    own = {item.name: item.value for item in plan.environment}
+    """What speaks against an image on GPUs; one that is here says itself what it asks for."""
     said = {**here.variables, **own} if here else own
-    demand = demands.of_variables(said, plan.image) if here else demands.of_image(plan.image)
-    if demand and app.machine:
-        yield from fits.findings(
-            plan.image,
-            demands.waived(demand, said),
-            app.machine,
-            asked_gpus(plan.gpus.gpus, app.machine),
-            gated=is_gated(plan, facts),
-        )
+    demand = demands.of_variables(said, image) if here else demands.of_image(image)
+    if demand:
+        asked = demands.waived(demand, said)
+        yield from fits.findings(image, asked, machine, gpus, gated=gated)
 
 
-def of_pull(
+def _of_the_pull(
     image: str,
     registry: str | None,
     engine: Engine,
     facts: EngineFacts,
-    here: LocalImage | None = None,
+    here: LocalImage | None,
 ) -> Iterator[Finding]:
-    """What speaks against pulling an image, before anything comes."""
-    from gpubox import host
-    from gpubox.pull import source
-
-    from_the_hub = source(image, registry) == image and not facts.mirrors
+    from_the_hub = pull.order(image, registry).source == image and not facts.mirrors
     if from_the_hub and (gone := checks.of_deletion(image)):
         yield gone
         return
@@ -94,7 +102,7 @@ def of_pull(
 
 def _of_the_pull_limit(image: str) -> Iterator[Finding]:
     """Nothing where it cannot be asked: the pull itself will say."""
-    from gpubox import hub, values
+    from gpubox import hub
 
     reference = values.reference(image)
     if reference.registry:

@@ -45,7 +45,7 @@ def _list(this: App, as_json: bool) -> int:
         found.append(
             {
                 "name": name,
-                "image": profile.image,
+                "image": this.image_for_here(profile),
                 "from": this.config.owners(name)[-1],
                 "description": profile.description,
                 "default": name == this.config.default(),
@@ -55,7 +55,7 @@ def _list(this: App, as_json: bool) -> int:
         render.print_json(found)
     else:
         render.print_table(("NAME", "IMAGE", "FROM", "DESCRIPTION"), [_row(item) for item in found])
-    for mistake in broken:
+    for mistake in {error.problem: error for error in broken}.values():
         this.screen.fail(mistake.problem, mistake.hint)
     return 2 if broken else 0
 

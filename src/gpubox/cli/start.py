@@ -131,7 +131,7 @@ def _spec(app: App, word: str) -> dict[str, str] | str | None:
 def go(request: Request, conduct: Conduct) -> int:
     """Plan, and check what can be before anything is pulled; then `conduct` starts the box."""
     from gpubox import host
-    from gpubox.cli import folders, preflight
+    from gpubox.cli import folders
     from gpubox.plan import Facts, files_named, plan
 
     app, profile = request.app, request.profile
@@ -144,6 +144,8 @@ def go(request: Request, conduct: Conduct) -> int:
 
     if request.dry_run:
         return _dry_run(request, planned, facts)
+    from gpubox.cli import preflight
+
     first = planned(facts)
     found = list(folders.findings(request, first))
     try:
@@ -159,7 +161,7 @@ def go(request: Request, conduct: Conduct) -> int:
         app.screen.say(sentence)
     from gpubox.launch import Launch
 
-    launch = Launch(engine, planned, app.screen, request.ignored)
+    launch = Launch(engine, planned, app.screen)
     with folders.explained(request, first):
         return conduct(request, launch, facts)
 

@@ -1,0 +1,78 @@
+"""`pull`: images got before they are needed, several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from gpubox.checks import OF_IMAGES
+from gpubox.cli.app import App, app
+from gpubox.errors import GpuboxError
+from gpubox.render import Screen
+
+if TYPE_CHECKING:
+    from gpubox.engine import Engine
+
+
+@click.command("pull")
+@click.argument("words", nargs=-1, metavar="[PROFILE|IMAGE]...")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the names of the images.")
+@click.option(
+    "--ignore",
+    type=click.Choice(OF_IMAGES),
+    metavar="CHECK",
+    multiple=True,
+    help=f"Go on past this one check: {', '.join(OF_IMAGES)}.",
+)
+@click.pass_context
+def pull_command(
+    context: click.Context, words: tuple[str, ...], quiet: bool, ignore: tuple[str, ...]
+) -> int:
+    """Get images, or what is newer in them, before they are needed.
+
+    PROFILE is a name that `gpubox profiles` lists, one like cuda12.4-cudnn, or an image; without
+    any, the default profile. Several come at once.
+    """
+    this = app(context)
+    images, mistakes = _images(this, words or (this.config.default(),))
+    for mistake in mistakes:
+        this.screen.fail(mistake.problem, mistake.hint)
+    if mistakes:
+        return 2
+    from gpubox import pull
+
+    engine, registry = this.connect(), this.config.registry()
+    orders = pull.orders(images, registry)
+    possible = [order for order in orders if _passes(this, engine, order.image, frozenset(ignore))]
+    screen = Screen(quiet=True) if quiet else this.screen
+    here = pull.get_all(engine, possible, screen)
+    if quiet:
+        click.echo("".join(f"{image}\n" for image in here), nl=False)
+    return 0 if len(here) == len(orders) else 1
+
+
+def _passes(this: App, engine: Engine, image: str, ignored: frozenset[str]) -> bool:
+    """Whether nothing stands against getting an image; if so, it is told."""
+    from gpubox.cli import preflight
+
+    try:
+        found = preflight.of_pull(this, image, this.config.registry(), engine)
+        preflight.report(this, found, ignored)
+    except GpuboxError as error:
+        for each in (error, *error.also):
+            this.screen.fail(each.problem, each.hint)
+        return False
+    return True
+
+
+def _images(this: App, words: Sequence[str]) -> tuple[list[str], list[GpuboxError]]:
+    """The image of each word, and what is wrong with the words that have none."""
+    images, mistakes = [], []
+    for word in words:
+        try:
+            images.append(this.image_for_here(this.config.profile(word)))
+        except GpuboxError as error:
+            mistakes.append(error)
+    return images, mistakes
