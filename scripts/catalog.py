@@ -1,4 +1,4 @@
-"""From data/*.csv to src/gpubox/data/cuda.json, the catalogue that gpubox carries.
+"""From data/*.csv to src/gpubox/data: the catalogue, and the packages that make its images.
 
 Run it after a change to the CSV files: `python scripts/catalog.py`. Knows nothing of gpubox's code.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "src" / "gpubox" / "data" / "cuda.json"
+PACKAGES = TARGET.with_name("packages.json")
 LISTED = "2026-06-18"  # the newest listing of Docker Hub in the data
 
 # What the evidence of a deletion says about its time, worded to follow "in"; oldest first.
@@ -221,5 +222,21 @@ def written(tables: dict[str, object], versions: dict[str, dict[str, object]]) -
     return f'{{"listed": {json.dumps(LISTED)},\n{head}"versions": {{\n{lines}\n}}}}\n'
 
 
+def packages() -> str:
+    """For each CUDA on each OS [flavor, addon, repository, {package: version}], in order: the first
+    OS of a CUDA is the one that a tag without any means."""
+    groups: dict[str, dict[tuple[str, ...], dict[str, str]]] = defaultdict(dict)
+    for row in rows("cuda_packages.csv"):
+        key = row["flavor"], row["addon"], row["repository"]
+        pins = groups[f"{row['cuda']} {row['os']}"].setdefault(key, {})
+        pins[row["package"]] = row["version"]
+    lines = (
+        f"  {json.dumps(name)}: {json.dumps([[*key, pins] for key, pins in them.items()])}"
+        for name, them in groups.items()
+    )
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 if __name__ == "__main__":
     TARGET.write_text(catalogue(), encoding="utf-8", newline="\n")
+    PACKAGES.write_text(packages(), encoding="utf-8", newline="\n")

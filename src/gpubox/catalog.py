@@ -187,7 +187,7 @@ def status(image_reference: str) -> TagStatus:
 
 
 def successor(image_reference: str) -> str | None:
-    """For a deleted image: the name to type instead for new code, such as `cuda12.9-cudnn`."""
+    """For a deleted image: the name to type instead for new code, such as `cuda12-cudnn`."""
     tag = tag_of(image_reference)
     if tag is None or status(image_reference).state != "deleted":
         return None

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from gpubox import catalog, demands
+from gpubox import catalog, demands, recipe
 from gpubox.figures import size_text
 from gpubox.values import Mount
 
@@ -227,12 +227,13 @@ def of_deletion(image: str) -> Finding | None:
         return None
     when = f" in {status.when}" if status.when else ""
     instead = catalog.successor(image)
-    return Finding(
-        DELETED,
-        f"{image} cannot be pulled: it was deleted from Docker Hub{when}",
-        (f"for new code: gpubox run {instead}; " if instead else "")
-        + "a registry that kept it goes into registry: in gpubox.yaml, or GPUBOX_REGISTRY",
+    ways = (
+        f"gpubox build {image} makes it here" if recipe.is_possible(image) else "",
+        f"for new code: gpubox run {instead}" if instead else "",
+        "a registry that kept it goes into registry: in gpubox.yaml, or GPUBOX_REGISTRY",
     )
+    problem = f"{image} cannot be pulled: it was deleted from Docker Hub{when}"
+    return Finding(DELETED, problem, "; ".join(filter(None, ways)))
 
 
 def of_room(image: str, room: Room) -> Iterator[Finding]:

@@ -14,8 +14,8 @@ import ssl
 import tarfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -29,10 +29,11 @@ import urllib3.exceptions
 from docker.models import containers
 
 from gpubox import values
+from gpubox.building import Building
 from gpubox.contexts import Endpoint
 from gpubox.docker_words import Arguments
 from gpubox.errors import EngineError
-from gpubox.faults import EngineSaid, explain, is_image_absent
+from gpubox.faults import EngineSaid, explain, explain_build, is_image_absent
 from gpubox.plan import EngineFacts
 from gpubox.unreachable import no_engine, too_old, unreachable
 
@@ -74,6 +75,7 @@ class LocalImage(msgspec.Struct, frozen=True):
     id: str
     size: int
     variables: Mapping[str, str]
+    labels: Mapping[str, str]
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -169,11 +171,12 @@ class Engine:
                 found = self.api.inspect_image(name)
         except ImageMissing:
             return None
-        said = (found.get("Config") or {}).get("Env") or ()
+        said = found.get("Config") or {}
         return LocalImage(
             id=found["Id"],
             size=int(found.get("Size") or 0),
-            variables=dict(text.partition("=")[::2] for text in said),
+            variables=dict(text.partition("=")[::2] for text in said.get("Env") or ()),
+            labels=said.get("Labels") or {},
         )
 
     def images(self) -> list[str]:
@@ -236,6 +239,86 @@ class Engine:
             self.api.tag(image, f"{plain.registry or 'docker.io'}/{plain.repository}", plain.tag)
             if not keep:
                 self.api.remove_image(image)
+
+    # --- building
+
+    def architecture(self) -> str:
+        with translated("the engine"):
+            return str(self.api.info()["Architecture"])
+
+    def build(
+        self, dockerfile: str, image: str, *, network: str | None = None, fresh: bool = False
+    ) -> Generator[Building]:
+        """A build as it goes on. One that fails or is left leaves nothing on the engine.
+
+        `fresh` takes nothing from earlier builds, and what was called `image` makes way.
+        """
+        building, before = Building(), self._image_ids()
+        former = self.image(image)
+        try:
+            for event in self._build_events(dockerfile, image, network, fresh):
+                if "error" in event:
+                    raise explain_build(building.output, str(event["error"]), image)
+                building.add(event)
+                yield building
+            with translated(image):
+                building.size = int(self.api.inspect_image(image)["Size"])
+        except BaseException:
+            self._discard(building, before)
+            raise
+        if former and former != self.image(image):
+            self._remove_images(former.id)
+        yield building
+
+    def _build_events(
+        self, dockerfile: str, image: str, network: str | None, fresh: bool
+    ) -> Iterator[Mapping[str, Any]]:
+        """As docker-py's own call, which would hand over every login of the caller's, and fail
+        where one of them cannot be read."""
+        proxies = self.api._proxy_configs.get_environment()
+        wanted = {
+            **{"t": image, "rm": True, "forcerm": True, "nocache": fresh},
+            **({"networkmode": network} if network else {}),
+            **({"buildargs": json.dumps(proxies)} if proxies else {}),
+        }
+        with translated(image):
+            answer = self.api._post(
+                self.api._url("/build"),
+                data=_context(dockerfile),
+                params=wanted,
+                headers={"Content-Type": "application/x-tar"},
+                stream=True,
+                timeout=None,  # apt says nothing while it fetches a gigabyte
+            )
+            with closing(answer):
+                self.api._raise_for_status(answer)
+                yield from self.api._stream_helper(answer, decode=True)
+
+    def _discard(self, building: Building, before: frozenset[str]) -> None:
+        """Remove what a build has made that came to nothing."""
+        if building.container:  # the engine ends it, and may yet keep what it has done
+            with suppress(EngineError):
+                self.wait_removed(building.container)
+        with suppress(EngineError), translated("the engine"):
+            unnamed = self.api.images(filters={"dangling": True})
+            last = f"sha256:{building.image or '-'}"
+            late = [
+                str(item["Id"])
+                for item in unnamed
+                if item["Id"] not in before and str(item.get("ParentId")).startswith(last)
+            ]
+            self._remove_images(*late, *([building.made] if building.made else []))
+
+    def _remove_images(self, *images: str) -> None:
+        """With the layers beneath them that nobody else needs; what has a name or use stays."""
+        for image in images:
+            with suppress(EngineError), translated(image):
+                if not self.api.inspect_image(image)["RepoTags"]:
+                    self.api.remove_image(image)
+
+    def _image_ids(self) -> frozenset[str]:
+        with translated("the engine"):
+            return frozenset(self.api.images(quiet=True))
 
     # --- starting
 
@@ -567,6 +650,16 @@ def _root(info: Mapping[str, Any]) -> str:
     if "containerd" in str(drivers.get("driver-type", "")):
         return ""  # containerd's own folder, of which the engine says nothing
     return str(info.get("DockerRootDir") or "")
+
+
+def _context(dockerfile: str) -> bytes:
+    """What a build is sent: the Dockerfile alone."""
+    packed, text = io.BytesIO(), dockerfile.encode()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    return packed.getvalue()
 
 
 def _version(text: str) -> tuple[int, int]:

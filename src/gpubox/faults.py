@@ -8,6 +8,7 @@ and on Podman 4.3.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from gpubox.errors import EngineError
@@ -406,6 +407,80 @@ FAULTS = (
     ),
 )
 
+# Of what apt and its tools say in a build, with the engine's last word behind it.
+BUILD_FAULTS = (
+    Fault(
+        r"gpubox: the key at (?P<what>\S+) is not (?P<key>\w+)",
+        "the signing key at {what} is not NVIDIA's ({key})",
+        "ask who answers there in NVIDIA's name; nothing was installed",
+    ),
+    Fault(
+        r"no valid OpenPGP data|gpubox: no key at",
+        "what the package repository has for a signing key is none",
+        "correct the URL behind --apt-mirror",
+    ),
+    Fault(
+        r"GPG error: (?P<what>\S+)|The repository '(?P<what2>\S+)[^']*' is not signed",
+        "the package repository {what} is not signed with its key",
+        "--apt-mirror URL takes the packages from another one",
+    ),
+    Fault(
+        r"(?:Temporary failure resolving|Could not resolve(?: host:?)?) '?(?P<what>[^'\s]+)",
+        "the build cannot find the machine {what}",
+        "check the network of the engine's machine; --network host builds with just that",
+    ),
+    Fault(
+        r"(?:Failed to fetch|E:|Err:\d+) (?P<what>http\S+).*?\s404\s",
+        "the package repository has no {what}",
+        "--apt-mirror URL takes the packages from one that kept them",
+    ),
+    Fault(
+        r"[Cc]ertificate verification failed|certificate verify failed|"
+        r"No system certificates available",
+        "the build does not trust the certificate of the package repository",
+        "a proxy that looks into https needs its certificate in the image: --base IMAGE",
+    ),
+    Fault(
+        r"(?:Could not connect to|Unable to connect to|Cannot initiate the connection to) "
+        r"(?P<what>[^\s(]*[^\s(:])|Failed to connect to (?P<what2>\S+)|"
+        r"Connection timed out|Connection failed|Connection refused",
+        "the package repository {what} does not answer",
+        "try again later; --network host builds with the network of the engine's machine,"
+        " --apt-mirror URL takes the packages from elsewhere",
+    ),
+    Fault(
+        r"Version '(?P<version>[^']+)' for '(?P<what>[^']+)' was not found",
+        "the package repository has no {what} in version {version}",
+        "--apt-mirror URL takes the packages from one that kept it",
+    ),
+    Fault(
+        r"Unable to locate package (?P<what>\S+)|"
+        r"Package '?(?P<what2>[^\s']+)'? has no installation candidate",
+        "the package repository has no {what}",
+        "--apt-mirror URL takes the packages from one that kept it",
+    ),
+    Fault(
+        r"Hash Sum mismatch|File has unexpected size",
+        "a package did not arrive as its repository describes it",
+        "try again; a proxy or a mirror may hold a bad copy",
+    ),
+    Fault(
+        r"unmet dependencies|held broken packages",
+        "the packages do not fit {it}'s base",
+        "--base takes an Ubuntu of the same version as the one that it stands for",
+    ),
+    Fault(
+        r"apt-get: (?:command )?not found|\bapt-get\b[^\n]*no such file",
+        "the base of {it} has no apt-get",
+        "--base takes an Ubuntu, or an image made from one",
+    ),
+    Fault(
+        r"returned a non-zero code: (?P<what>\d+)",
+        "a step in the build of {it} failed with exit code {what}",
+        "what it said stands above",
+    ),
+)
+
 
 class EngineSaid(EngineError):
     """A refusal of the engine's, explained; `text` is what it said itself."""
@@ -421,13 +496,30 @@ def explain(text: str, it: str, program: str = "") -> EngineSaid:
     `program` is what was to run, for texts that do not name it.
     A text that nobody has met yet is passed on as it is, without the engine's own prefixes.
     """
-    for fault in FAULTS:
+    return _met(FAULTS, text, it, program) or EngineSaid(
+        text, f"the engine says: {_tail(text)}", "", 125
+    )
+
+
+def explain_build(output: str, text: str, it: str) -> EngineSaid:
+    """The error for a build of `it` that ended with `text`, its last step having said `output`."""
+    full = "no space left on device"
+    if full in f"{output}{text}".lower():  # which makes the tools say anything
+        return explain(full, it)
+    # what stands before it is the command, whose words mean nothing
+    ended = re.search(r"returned a non-zero code: \d+", text)
+    met = _met(BUILD_FAULTS, f"{output}\n{ended[0]}", it) if ended else None
+    return met or explain(text, it)
+
+
+def _met(faults: Iterable[Fault], text: str, it: str, program: str = "") -> EngineSaid | None:
+    for fault in faults:
         if match := re.search(fault.pattern, text):
             groups = {key.rstrip("23"): value for key, value in match.groupdict().items() if value}
             words = {"it": it, "what": program, **groups}
             problem, hint = fault.problem.format(**words), fault.hint.format(**words)
             return EngineSaid(text, problem, hint, fault.exit_code)
-    return EngineSaid(text, f"the engine says: {_tail(text)}", "", 125)
+    return None
 
 
 def is_init_failure(text: str) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gpubox import figures
+    from gpubox.building import Building
     from gpubox.progress import News, Pulled, Pulls, Warned
 
 _PLAIN_LINE_SECONDS = 10
@@ -149,16 +150,56 @@ class Screen:
         elif not self._quiet:
             self.say(pulled_text(pulls, image, said))
 
+    def building(self, image: str, titles: Sequence[str], builds: Iterator[Building]) -> None:
+        """Show a build step by step, then say what it took; what a failing step said is shown."""
+        from gpubox import figures
+
+        started = time.monotonic()
+        last: list[Building] = []
+
+        def sentences() -> Iterator[str]:
+            for build in builds:
+                last[:] = [build]
+                yield _step(titles, build)
+
+        try:
+            if sys.stderr.isatty():
+                _watch(": ".join(filter(None, (it, last[0].last_line))) for it in sentences())
+            else:
+                self._each_once(sentences())
+        except Exception:
+            if last and (said := last[0].output.strip()):
+                self.say(f"{_step(titles, last[0])}\n{said}" if sys.stderr.isatty() else said)
+            raise
+        size = figures.size_text(last[0].size)
+        self.say(f"built {image} in {figures.duration_text(time.monotonic() - started)} ({size})")
+
+    def _each_once(self, sentences: Iterator[str]) -> None:
+        shown = ""
+        for sentence in sentences:
+            if sentence != shown:
+                self.say(sentence)
+            shown = sentence
+
 
 def _watch(sentences: Iterator[str]) -> None:
     from rich.text import Text
 
-    due = 0.0
-    with console(stderr=True).status("") as status:
+    due, screen = 0.0, console(stderr=True)
+    with screen.status("") as status:
         for sentence in sentences:
             if time.monotonic() > due:  # a million of them must not wait for the screen
                 due = time.monotonic() + _FRAME_SECONDS
-                status.update(Text(sentence))
+                text = Text(sentence)
+                # beside the wheel, on one line
+                text.truncate(screen.width - 2, overflow="ellipsis")
+                status.update(text)
+
+
+def _step(titles: Sequence[str], build: Building) -> str:
+    """`step 3/9: ...`; nothing before the first."""
+    title = "".join(titles[build.number - 1 : build.number])
+    return f"step {build.number}/{build.total}: {title}" if build.number else ""
 
 
 # --- pulls

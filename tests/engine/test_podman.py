@@ -160,6 +160,12 @@ def test_a_wrong_word_is_one_sentence_and_leaves_nothing(
     assert names(client) == []
 
 
+def test_an_image_is_not_built_by_a_builder_that_is_not_dockers(gpubox: Gpubox) -> None:
+    text = said(gpubox("build", PROFILE), 1)
+    assert "nvidia/cuda:8.0-cudnn5-devel cannot be built over Podman's service" in text
+    assert "gpubox build --print cuda8-cudnn5 shows the Dockerfile" in text
+
+
 def test_a_missing_host_folder_is_not_made(gpubox: Gpubox) -> None:
     assert f"no folder {gpubox.cwd}/data" in said(gpubox("mount", "./data:/data", PROFILE, "true"))
     assert not (gpubox.cwd / "data").exists()

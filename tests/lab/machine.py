@@ -9,7 +9,10 @@ import subprocess
 
 from lab.errors import LabError
 
-INSTALL = "apt-get install docker.io iptables iproute2 busybox-static docker-registry apache2-utils"
+INSTALL = (
+    "apt-get install docker.io iptables iproute2 busybox-static docker-registry apache2-utils"
+    " gnupg mmdebstrap"
+)
 SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 

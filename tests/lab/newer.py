@@ -65,7 +65,7 @@ def _private_apt(folder: Path) -> list[str]:
     for name in ("lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "status").touch()
-    (folder / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} sid main\n")
+    (folder / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} sid main\n")
     settings = {
         "Dir::Etc::SourceList": folder / "sources.list",
         "Dir::Etc::SourceParts": "/dev/null",
@@ -83,7 +83,7 @@ def _private_apt(folder: Path) -> list[str]:
     return ["apt-get", "-qq", *options]
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this machine takes Debian from."""
     targets = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     found = subprocess.run(targets, capture_output=True, text=True, check=False).stdout.split()

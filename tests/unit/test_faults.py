@@ -15,6 +15,7 @@ import pytest
 from gpubox import faults, unreachable
 from gpubox.faults import (
     explain,
+    explain_build,
     is_gpu_refusal,
     is_init_failure,
     is_name_taken,
@@ -524,6 +525,84 @@ def test_a_message_is_one_line_with_nothing_left_to_fill_in(text: str) -> None:
 def test_a_text_that_nobody_has_met_is_passed_on_without_its_prefixes(text: str, kept: str) -> None:
     said = explain(text, "a/b:c")
     assert (said.problem, said.exit_code) == (f"the engine says: {kept}", 125)
+
+
+COMMAND = "The command '/bin/sh -c apt-get update && echo 'gpubox: the key at u is not K''"
+ENDED = f"{COMMAND} returned a non-zero code: 100"
+DEB = "http://a/b/x86_64/./c_1_amd64.deb"
+# what apt said in a step that failed; words of the problem; words of the fix
+BUILDS = [
+    ("gpubox: the key at http://a/k is not AB12\n", "at http://a/k is not NVIDIA's (AB12)", "who"),
+    ("gpg: no valid OpenPGP data found.\n", "what the package repository has for a", "correct"),
+    ("gpubox: no key at http://a/k\n", "what the package repository has for a", "--apt-mirror"),
+    (
+        "W: GPG error: http://a/b InRelease: The following signatures couldn't be verified because"
+        " the public key is not available: NO_PUBKEY A4B469963BF863CC\n"
+        "E: There were unauthenticated packages and -y was used without --allow-unauthenticated\n",
+        "the package repository http://a/b is not signed",
+        "--apt-mirror URL",
+    ),
+    (
+        "E: The repository 'http://a/b Release' is not signed.\n",
+        "the package repository http://a/b is not signed",
+        "--apt-mirror URL",
+    ),
+    (
+        "E: Failed to fetch http://a/k  Temporary failure resolving 'a.b'\n",
+        "cannot find the machine a.b",
+        "--network host",
+    ),
+    ("W: Failed to fetch https://a  Could not resolve host: a.b\n", "machine a.b", "--network"),
+    (f"E: Failed to fetch {DEB}  404  Not Found [IP: 1.2.3.4 80]\n", f"has no {DEB}", "kept"),
+    (
+        "E: Failed to fetch http://a/k  Could not connect to 127.0.0.1:1 (127.0.0.1). - connect"
+        " (111: Connection refused)\n",
+        "repository 127.0.0.1:1 does not answer",
+        "try again later",
+    ),
+    (
+        "W: Failed to fetch http://a/k  Unable to connect to a:http:\n"
+        "E: Unable to locate package x\n",
+        "repository a:http does not answer",
+        "--network host",
+    ),
+    (
+        "E: Failed to fetch https://a/k  server certificate verification failed. CAfile: none\n",
+        "does not trust the certificate",
+        "--base IMAGE",
+    ),
+    (
+        "E: Version '8.0.61-1' for 'cuda-core-8-0' was not found\n",
+        "has no cuda-core-8-0 in version 8.0.61-1",
+        "--apt-mirror URL",
+    ),
+    ("E: Unable to locate package cuda-core-8-0\n", "has no cuda-core-8-0", "--apt-mirror"),
+    ("E: Package 'a' has no installation candidate\n", "repository has no a", "--apt-mirror"),
+    ("E: Failed to fetch http://a  Hash Sum mismatch\n", "as its repository describes", "again"),
+    (
+        "The following packages have unmet dependencies:\n a : Depends: libc6 (>= 9)\n",
+        "the packages do not fit a/b:c's base",
+        "same version",
+    ),
+    ("/bin/sh: 1: apt-get: not found\n", "the base of a/b:c has no apt-get", "Ubuntu"),
+    ("tar: write error: No space left on device\n", "the disk is full", "docker system df"),
+    ("something new\n", "a step in the build of a/b:c failed with exit code 100", "above"),
+]
+
+
+@pytest.mark.parametrize(("output", "problem", "hint"), BUILDS)
+def test_a_failing_step_of_a_build_becomes_a_problem_and_a_fix(
+    output: str, problem: str, hint: str
+) -> None:
+    said = explain_build(f"Get:1 http://a/b\n{output}", ENDED, "a/b:c")
+    assert problem in said.problem
+    assert hint in said.hint
+    assert "{" not in said.problem + said.hint
+
+
+def test_what_the_engine_refuses_in_a_build_is_its_own_matter() -> None:
+    said = explain_build("E: Unable to locate package x\n", "network nope not found", "a/b:c")
+    assert said.problem == "the engine has no network 'nope'"
 
 
 @pytest.mark.parametrize("cut", [4, 17, 512])

@@ -23,11 +23,13 @@ PURE = {
     "values": "",
     "gpus": "",
     "catalog": "errors",
+    "building": "",
     "claims": "",
     "demands": "catalog gpus",
-    "checks": "catalog demands figures values",
+    "checks": "catalog demands figures recipe values",
     "fits": "catalog checks demands gpus",
     "offers": "catalog demands fits gpus",
+    "recipe": "catalog errors values",
     "faults": "errors",
     "docker_words": "errors values",
     "settings": "catalog docker_words errors layers values",
@@ -49,16 +51,16 @@ ACTING = {
     "terminal": "errors streams",
     "jupyter": "",
     "unreachable": "contexts errors faults",
-    "engine": "contexts docker_words errors faults plan unreachable values",
+    "engine": "building contexts docker_words errors faults plan unreachable values",
     "pull": "checks engine errors faults progress values",
     "launch": "engine errors faults host identity plan pull streams terminal translate",
     "remote": "catalog engine errors hub values",
-    "render": "errors figures progress",
+    "render": "building errors figures progress",
 }
 CLI = (
     "__init__ catalog checks cli contexts demands engine errors faults figures fits gpus host hub"
-    " jupyter launch layers notebook nvml offers plan profile progress pull remote render settings"
-    " translate values"
+    " jupyter launch layers notebook nvml offers plan profile progress pull recipe remote render"
+    " settings translate values"
 )
 
 DOORS = {
@@ -84,6 +86,7 @@ OUTSIDE_OF_PATHS = (
 )
 EXCEPT = {
     ("catalog", "read_text"),  # its own data/cuda.json
+    ("recipe", "read_text"),  # its own data/packages.json
     ("values", "expanduser"),  # ~ in a path is the caller's home
 }
 

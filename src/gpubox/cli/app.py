@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
     "Your boxes": {"ps": "boxes"},
-    "Images": {"images": "images", "pull": "pull"},
+    "Images": {"images": "images", "pull": "pull", "build": "build"},
     "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
 }
 
@@ -37,6 +37,7 @@ HELP = {
     "ps": "The boxes that there are.",
     "images": "Which CUDA images there are, and which run here.",
     "pull": "Get images before they are needed.",
+    "build": "Make a deleted image of NVIDIA's again, from its packages.",
     "profiles": "The profiles that there are, or all that one says.",
     "datasets": "The folders that have a name, and whether you may read them.",
     "init": "Write a gpubox.yaml to start from.",

@@ -1,0 +1,57 @@
+"""A build's events, added up: which step is at work, what it has said, what the engine has made.
+
+Pure: events in, a state out. Knows no engine and no screen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_STEP = re.compile(r"(?i)step (?P<number>\d+)/(?P<total>\d+) ?: ")  # Podman shouts
+_CONTAINER = re.compile(r" ---> Running in (?P<id>[0-9a-f]{12,64})\s*")
+_IMAGE = re.compile(r" ---> (?P<id>[0-9a-f]{12,64})\s*")
+_REMOVED = ("Removing intermediate container", " ---> Removed intermediate container")
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")  # the engine's, for what came on stderr
+
+
+@dataclass
+class Building:
+    """A build as it stands: its step, what that has said, and what the engine made so far.
+
+    `image` is the layer that came last, `made` the same if this build has made it; `container` is
+    where the step runs. `size` is that of the whole image, once it is there.
+    """
+
+    number: int = 0
+    total: int = 0
+    output: str = ""
+    image: str = ""
+    made: str = ""
+    container: str = ""
+    size: int = 0
+    _cached: bool = False
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """One event of the engine's stream."""
+        text = _COLOUR.sub("", str(event.get("stream", "")))
+        if step := _STEP.match(text):
+            self.number, self.total = int(step["number"]), int(step["total"])
+            self.output, self.container, self._cached = "", "", False
+        elif "---> Using cache" in text:
+            self._cached = True
+        elif found := _CONTAINER.fullmatch(text):
+            self.container = found["id"]
+        elif found := _IMAGE.fullmatch(text):
+            self.image = found["id"]
+            if self.number > 1 and not self._cached:
+                self.made = self.image
+        elif not text.startswith(_REMOVED):
+            self.output += text
+
+    @property
+    def last_line(self) -> str:
+        lines = self.output.split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")

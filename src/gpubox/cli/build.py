@@ -1,0 +1,109 @@
+"""`build`: a deleted image of NVIDIA's is made again on this engine, from NVIDIA's packages."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from gpubox import recipe
+from gpubox.cli.app import App, app
+from gpubox.errors import EngineError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from gpubox.engine import Engine
+    from gpubox.recipe import Recipe
+
+
+@click.command("build")
+@click.argument("word", metavar="PROFILE|IMAGE")
+@click.option("--print", "show", is_flag=True, help="Print the Dockerfile; needs no engine.")
+@click.option("--base", metavar="IMAGE", help="Start from this image instead of Ubuntu's.")
+@click.option(
+    "--apt-mirror",
+    metavar="URL",
+    help=f"Take the packages from here instead of {recipe.NVIDIA}, and the keys too.",
+)
+@click.option("--network", metavar="NETWORK", help="The network of the build, as docker build's.")
+@click.option("--no-cache", is_flag=True, help="Build it anew, even if it is here.")
+@click.pass_context
+def build_command(
+    context: click.Context,
+    word: str,
+    show: bool,
+    base: str | None,
+    apt_mirror: str | None,
+    network: str | None,
+    no_cache: bool,
+) -> None:
+    """Make a deleted nvidia/cuda image on this engine, from NVIDIA's packages.
+
+    It gets the name that the profile has for it. For your own use: NVIDIA's licence does not let
+    you push it to others.
+    """
+    this = app(context)
+    wanted = recipe.recipe(_image(this, word), base, apt_mirror)
+    if show:
+        _say_unchecked(this, wanted)
+        click.echo(wanted.dockerfile, nl=False)
+        return
+    engine = this.connect()
+    if engine.podman:
+        raise EngineError(
+            f"{wanted.image} cannot be built over Podman's service, whose builder is another one",
+            f"gpubox build --print {word} shows the Dockerfile, for podman build",
+        )
+    if _is_here(this, engine, wanted.image, no_cache):
+        return
+    recipe.check_machine(engine.architecture())
+    _say_unchecked(this, wanted)
+    _get_base(this, engine, wanted)
+    titles = [step.title for step in wanted.steps]
+    with closing(
+        engine.build(wanted.dockerfile, wanted.image, network=network, fresh=no_cache)
+    ) as builds:
+        this.screen.building(wanted.image, titles, builds)
+    this.screen.say(f"run it: gpubox run {word}")
+
+
+def _image(app: App, word: str) -> str:
+    if not app.config.knows(word):
+        raise UsageError(f"no profile '{word}'", did_you_mean(word, app.config.names()))
+    return app.config.profile(word).image
+
+
+def _say_unchecked(app: App, wanted: Recipe) -> None:
+    if not wanted.is_checked:
+        app.screen.say(f"not checked to be NVIDIA's: the signing keys, from {wanted.mirror}")
+
+
+def _is_here(app: App, engine: Engine, image: str, fresh: bool) -> bool:
+    """Whether the image is there to be used. One that cannot be had again is never replaced."""
+    here = engine.image(image)
+    if here is None:
+        return False
+    origin = here.labels.get(recipe.BUILT_FROM)
+    if fresh and origin is None:
+        raise EngineError(
+            f"{image} is here and was not built by gpubox: it may be NVIDIA's own, which nobody"
+            " can pull again",
+            f"keep it under another name first: docker tag {image} NAME && docker rmi {image}",
+        )
+    if fresh:
+        return False
+    built = f", built from {origin}; --no-cache builds it anew" if origin else ""
+    app.screen.say(f"{image} is here already{built}")
+    return True
+
+
+def _get_base(app: App, engine: Engine, wanted: Recipe) -> None:
+    from gpubox import pull
+
+    if engine.image(wanted.base):
+        return
+    try:
+        pull.get(engine, wanted.base, app.config.registry(), app.screen)
+    except EngineError as refusal:
+        hint = "--base IMAGE starts from another one"
+        raise EngineError(refusal.problem, f"{refusal.hint}; {hint}".lstrip("; ")) from refusal
