@@ -229,7 +229,11 @@ def accompany(engine: Engine, started: Started, detach_keys: bytes) -> Outcome:
 
 
 def _see_beyond_init(engine: Engine, started: Started) -> None:
-    """Wait until the init process has run the command, or failed to."""
+    """Wait until the init process has run the command, or failed to.
+
+    Of a box that is started again and again one end tells little: its log may come a moment later.
+    """
+    restarts = started.plan.restart not in (None, "no")
     due = time.monotonic() + _INIT_SECONDS
     while time.monotonic() < due:
         programs = engine.programs(started.box)
@@ -237,7 +241,7 @@ def _see_beyond_init(engine: Engine, started: Started) -> None:
         if end:
             _init_has_failed(engine, started, *end)
             _has_taken_its_words_along(engine, started, *end)
-        if end or not all(_INIT.search(program) for program in programs):
+        if (end and not restarts) or not all(_INIT.search(program) for program in programs):
             return
 
 

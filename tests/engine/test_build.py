@@ -319,7 +319,7 @@ def test_a_base_is_pulled_through_the_registry_and_keeps_its_name(
     del build.options["--base"]
     done = build(PROFILE, env={"GPUBOX_REGISTRY": registry.address})
     assert done.returncode == 0, done.stderr
-    assert f"pulling {there}\n" in done.stderr.decode()
+    assert f"pulling ubuntu:16.04 from {registry.address}\n" in done.stderr.decode()
     assert "ubuntu:16.04" in names(client) and there not in names(client)
     base = client.images.get(IMAGE).labels["org.opencontainers.image.base.name"]
     assert base == "ubuntu:16.04"
