@@ -27,7 +27,7 @@ from gpubox.streams import stream
 from gpubox.terminal import Ending, How
 from gpubox.translate import arguments
 
-_INIT = re.compile(r"init -- ")  # before it becomes the command
+_INIT = re.compile(r"init -- |runc init$")  # before it becomes the command
 _INIT_SECONDS = 5
 
 
