@@ -24,7 +24,7 @@ PURE = {
     "gpus": "",
     "catalog": "errors",
     "building": "",
-    "claims": "",
+    "contest": "",
     "demands": "catalog gpus",
     "checks": "catalog demands figures recipe values",
     "fits": "catalog checks demands gpus",

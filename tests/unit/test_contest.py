@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gpubox.claims import Claim, Verdict, verdict
+from gpubox.contest import Claim, Verdict, verdict
 
 
 def claim(id: str, state: str = "created", gpus: str = "A", **more: bool) -> Claim:
