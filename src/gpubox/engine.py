@@ -28,18 +28,20 @@ import requests.exceptions
 import urllib3.exceptions
 from docker.models import containers
 
-from gpubox import values
+from gpubox import claims, values
 from gpubox.building import Building
 from gpubox.contexts import Endpoint
 from gpubox.docker_words import Arguments
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid, explain, explain_build, is_image_absent
+from gpubox.holders import Container
 from gpubox.plan import EngineFacts
 from gpubox.unreachable import no_engine, too_old, unreachable
 
 OWN = "gpubox.version"
 # What `containers.run` itself calls to make of its arguments those of the low-level create.
 _arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
+_ALIVE = ("running", "paused", "restarting")
 _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
 _OLDEST = (1, 24)  # of the API, that docker-py speaks
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
@@ -449,6 +451,41 @@ class Engine:
         # Docker's order already, not Podman's
         return sorted(boxes, key=lambda box: box.created, reverse=True)
 
+    def containers(self, known: dict[str, values.Gpus]) -> list[Container]:
+        """All containers, gpubox's or not, and the GPUs that each holds.
+
+        One list call, and a look at each that its labels tell too little of; what was seen there
+        stays so, and is kept in `known` for the next time.
+        """
+        with translated("the engine"):
+            found = self.api.containers(all=True)
+        return [_container(item, self._held(item, known)) for item in found]
+
+    def _held(self, item: Mapping[str, Any], known: dict[str, values.Gpus]) -> values.Gpus:
+        """The GPUs that a container holds, running or not."""
+        labels = item.get("Labels") or {}
+        alive = item.get("State") in _ALIVE
+        claim = claims.of_label(labels.get("gpubox.gpus", "")) if labels.get(OWN) else None
+        if alive and claim is not None:
+            return claim
+        if not alive and claim in (None, values.NO_GPUS):
+            return values.NO_GPUS
+        if item["Id"] not in known:
+            known[item["Id"]] = self._looked_up(item["Id"], claim)
+        return known[item["Id"]]
+
+    def _looked_up(self, container: str, claim: values.Gpus | None) -> values.Gpus:
+        """What only the engine's whole answer tells: of a stopped box, whether it comes back."""
+        try:
+            with translated(container):
+                found = self.api.inspect_container(container)
+        except EngineSaid:  # gone meanwhile
+            return values.NO_GPUS
+        if claim is None:
+            return claims.of_container(found)
+        policy = (found["HostConfig"].get("RestartPolicy") or {}).get("Name")
+        return values.NO_GPUS if policy in (None, "", "no") else claim
+
     def names(self) -> frozenset[str]:
         """The names of all containers, gpubox's or not."""
         with translated("the engine"):
@@ -685,7 +722,7 @@ def _box(item: Mapping[str, Any]) -> Box:
     said = {key: labels.get(f"gpubox.{key}", "") for key in ("profile", "owner", "kind", "gpus")}
     return Box(
         id=item["Id"],
-        name=(item.get("Names") or ["/"])[0].lstrip("/"),
+        name=_name(item),
         image=item.get("Image", ""),
         folder=labels.get("gpubox.folder", ""),
         state=item.get("State", ""),
@@ -696,8 +733,24 @@ def _box(item: Mapping[str, Any]) -> Box:
     )
 
 
+def _container(item: Mapping[str, Any], gpus: values.Gpus) -> Container:
+    labels = item.get("Labels") or {}
+    return Container(
+        id=item["Id"],
+        name=_name(item),
+        box=bool(labels.get(OWN)),
+        owner=labels.get("gpubox.owner", ""),
+        profile=labels.get("gpubox.profile", ""),
+        gpus=gpus,
+    )
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str((item.get("Names") or ["/"])[0].lstrip("/"))
+
+
 def _publisher(item: Mapping[str, Any]) -> str:
-    name = (item.get("Names") or ["/"])[0].lstrip("/")
+    name = _name(item)
     owner = (item.get("Labels") or {}).get("gpubox.owner")
     return f"{owner}'s box {name}" if owner else f"the container {name}"
 

@@ -1,6 +1,6 @@
-"""The GPUs of a machine and the driver under them, as records.
+"""The GPUs of a machine and the driver under them, as records; and which of them overlap.
 
-Pure: who has seen them is `nvml`'s to know, what runs on them `fits`'.
+Pure: who has seen them is `nvml`'s to know, what runs on them `fits`', who has them `holders`'.
 """
 
 from __future__ import annotations
@@ -37,6 +37,57 @@ class Machine(msgspec.Struct, frozen=True):
     driver: str
     cuda: tuple[int, int] | None = None
     gpus: tuple[Gpu, ...] = ()
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process on a GPU, by its number on the host; one that only draws is no computation."""
+
+    pid: int
+    memory: int | None = None
+    draws: bool = False
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """What a box can be given, and what happens on it now: a GPU, or a MIG instance of one.
+
+    `index` is "0", of an instance "0:1". `minor` is the number of the GPU's file, /dev/nvidia0.
+    `memory` and `used` are bytes, `utilization` percent, `temperature` degrees Celsius. What a
+    driver does not tell is None, or empty; `divided` is a GPU that only its instances can be used
+    of, `trouble` why one cannot be read.
+    """
+
+    index: str
+    uuid: str = ""
+    name: str = ""
+    minor: int | None = None
+    memory: int | None = None
+    used: int | None = None
+    utilization: int | None = None
+    temperature: int | None = None
+    processes: tuple[Process, ...] | None = None
+    divided: bool = False
+    trouble: str = ""
+
+    @property
+    def key(self) -> str:
+        """By what it is known: of one that only a box speaks of, perhaps the UUID alone."""
+        return self.index or self.uuid
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two are of the same GPU, by their keys: it and an instance, but no two instances."""
+    return other in (one, one.partition(":")[0]) or one == other.partition(":")[0]
+
+
+def named(word: str, devices: Sequence[Device]) -> str:
+    """The key of the one that an index, a UUID or the head of one, or a device file means."""
+    if word.startswith("/dev/nvidia"):
+        minor = word.removeprefix("/dev/nvidia")
+        return next((it.index for it in devices if str(it.minor) == minor), minor)
+    if "-" in word:
+        uuids = [it for it in devices if it.uuid.lower().startswith(word.lower())]
+        return uuids[0].key if uuids else word
+    return word
 
 
 def chosen(machine: Machine | None, ids: Sequence[str], *, all: bool) -> tuple[Gpu, ...]:

@@ -19,6 +19,7 @@ import msgspec
 
 from gpubox.checks import Room, Seen
 from gpubox.errors import GpuboxError
+from gpubox.holders import Program
 from gpubox.plan import Caller
 
 
@@ -94,6 +95,51 @@ def _listening(number: int) -> Iterable[str]:
         for fields in map(str.split, lines):
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == number:
                 yield fields[9]
+
+
+# --- processes
+
+_FIRST_NAMESPACE = "pid:[4026531836]"  # the kernel's own, whose numbers the driver tells
+
+
+def programs(pids: Iterable[int]) -> dict[int, Program]:
+    """What those processes of this machine are; one that has ended or is hidden is left out."""
+    try:
+        if str(Path("/proc/self/ns/pid").readlink()) != _FIRST_NAMESPACE:
+            return {}  # in a container the same numbers are other processes
+    except OSError:
+        return {}
+    found = {}
+    for pid in pids:
+        with suppress(OSError, LookupError):
+            found[pid] = _program(pid)
+    return found
+
+
+def _program(pid: int) -> Program:
+    process = Path("/proc", str(pid))
+    lines = (process / "status").read_text("utf-8", "replace").splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    command = " ".join(words).strip() or f"[{status['Name'].strip()}]"  # a zombie has none any more
+    return Program(
+        pid=pid,
+        user=user_name(int(status["Uid"].split()[0])),
+        command="".join(letter if letter.isprintable() else " " for letter in command),
+        cgroup=(process / "cgroup").read_text("utf-8", "replace"),
+    )
+
+
+def other_engines(socket: str) -> list[str]:
+    """Who runs a Docker Engine here beside the one of this socket: rootless ones, mostly."""
+    found = set[int]()
+    for name in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):  # it ended meanwhile
+            if name.read_text() == "dockerd\n":
+                found.add(name.parent.stat().st_uid)
+    with suppress(OSError):
+        found.discard(Path(socket).stat().st_uid)
+    return sorted(map(user_name, found))
 
 
 def read_files(paths: Iterable[str]) -> dict[str, str]:

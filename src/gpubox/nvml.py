@@ -6,12 +6,12 @@ The only room with nvidia-ml-py, loaded when asked. Knows no images, no engine a
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from gpubox.errors import GpuboxError
-from gpubox.gpus import Gpu, Machine
+from gpubox.gpus import Device, Gpu, Machine, Process
 
 # Under WSL the driver is Windows', and its library lies where the linker may not look.
 LIBRARIES = ("libnvidia-ml.so.1", "/usr/lib/wsl/lib/libnvidia-ml.so.1")
@@ -108,21 +108,32 @@ def _start() -> None:
             raise pynvml.NVMLError(code) from None
 
 
+# --- what a GPU is
+
+Questions = Mapping[str, Callable[[Any], Any]]
+
+
 def _gpu(index: int) -> Gpu:
     """One GPU; one that cannot be read keeps its place, and says why."""
     import pynvml
 
-    try:
-        device = pynvml.nvmlDeviceGetHandleByIndex(index)
-    except pynvml.NVMLError as error:
-        return Gpu(index=index, trouble=str(error))
-    questions: dict[str, Callable[[Any], Any]] = {
+    questions: Questions = {
         "uuid": pynvml.nvmlDeviceGetUUID,
         "name": pynvml.nvmlDeviceGetName,
         "brand": lambda device: _brand(pynvml.nvmlDeviceGetBrand(device)),
         "capability": pynvml.nvmlDeviceGetCudaComputeCapability,
         "memory": lambda device: pynvml.nvmlDeviceGetMemoryInfo(device).total,
     }
+    try:
+        return Gpu(index=index, **_answers(pynvml.nvmlDeviceGetHandleByIndex(index), questions))
+    except pynvml.NVMLError as error:
+        return Gpu(index=index, trouble=str(error))
+
+
+def _answers(device: Any, questions: Questions) -> dict[str, Any]:
+    """What is known of a device, by field."""
+    import pynvml
+
     known: dict[str, Any] = {}
     for field, question in questions.items():
         try:
@@ -132,7 +143,7 @@ def _gpu(index: int) -> Gpu:
         else:
             if answer is not None:
                 known[field] = answer
-    return Gpu(index=index, **known)
+    return known
 
 
 def _brand(number: int) -> str:
@@ -147,3 +158,131 @@ def _told(question: Callable[..., Any], *about: object) -> Any:
         return question(*about)
     except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported):
         return None
+
+
+# --- what happens on it
+
+
+def devices() -> tuple[Device, ...]:
+    """All GPUs, each with its MIG instances behind it, and who uses them now."""
+    library = _library()
+    import pynvml
+
+    with _opened(library):
+        count = pynvml.nvmlDeviceGetCount()
+        return tuple(device for index in range(count) for device in _with_instances(index))
+
+
+@contextmanager
+def awake() -> Iterator[None]:
+    """For many looks, one after the other: a driver that is left wakes each GPU up anew."""
+    with ExitStack() as held:
+        with suppress(NoNvml):  # each look will say so
+            held.enter_context(_opened(_library()))
+        yield
+
+
+def _with_instances(index: int) -> Iterator[Device]:
+    import pynvml
+
+    try:
+        gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
+    except pynvml.NVMLError as error:
+        yield Device(index=str(index), trouble=str(error))
+        return
+    whole = _device(gpu, str(index))
+    yield whole
+    if whole.divided:
+        for number in range(_told(pynvml.nvmlDeviceGetMaxMigDeviceCount, gpu) or 0):
+            with suppress(pynvml.NVMLError_NotFound):
+                instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, number)
+                yield _device(instance, f"{index}:{number}")
+
+
+def _device(device: Any, index: str) -> Device:
+    import pynvml
+
+    questions: Questions = {
+        "uuid": pynvml.nvmlDeviceGetUUID,
+        "name": pynvml.nvmlDeviceGetName,
+        "minor": pynvml.nvmlDeviceGetMinorNumber,
+        "memory": _memory,
+        "utilization": lambda device: pynvml.nvmlDeviceGetUtilizationRates(device).gpu,
+        "temperature": lambda device: pynvml.nvmlDeviceGetTemperature(
+            device, pynvml.NVML_TEMPERATURE_GPU
+        ),
+        "divided": lambda device: bool(pynvml.nvmlDeviceGetMigMode(device)[0]),
+        "processes": _processes,
+    }
+    known = _answers(device, questions)
+    total, used = known.pop("memory", (None, None))
+    return Device(index=index, memory=total, used=used, **known)
+
+
+def _memory(device: Any) -> tuple[int, int]:
+    """All, and what is used; newer drivers tell what is theirs apart."""
+    import pynvml
+
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(device, pynvml.nvmlMemory_v2)
+    except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported):
+        memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+    return memory.total, memory.used
+
+
+def _processes(device: Any) -> tuple[Process, ...] | None:
+    """Who uses it; None where this is not told, or not to everybody."""
+    import pynvml
+
+    try:
+        computing = _listed(device, "Compute")
+        if computing is None:
+            return None
+        shared = _listed(device, "MPSCompute") or {}
+        drawing = _listed(device, "Graphics") or {}
+    except pynvml.NVMLError_NoPermission:
+        return None
+    working = shared | computing
+    return (
+        *(Process(pid, memory) for pid, memory in working.items()),
+        *(Process(pid, memory, True) for pid, memory in drawing.items() if pid not in working),
+    )
+
+
+def _listed(device: Any, kind: str) -> dict[int, int | None] | None:
+    """The memory of each process of a kind, by its number; asked as the driver's time has it."""
+    import pynvml
+
+    name = f"nvmlDeviceGet{kind}RunningProcesses"
+    for call in (getattr(pynvml, f"{name}_v3"), getattr(pynvml, f"{name}_v2")):
+        with suppress(pynvml.NVMLError_FunctionNotFound):
+            try:
+                return {process.pid: process.usedGpuMemory for process in call(device)}
+            except pynvml.NVMLError_NotSupported:
+                return None
+    first = getattr(pynvml.nvmlLib, name, None)
+    return _first_listed(first, device) if first else None
+
+
+class _FirstProcess(ctypes.Structure):
+    """How drivers before branch 455 tell of one; nvidia-ml-py knows only the later ways."""
+
+    _fields_ = (("pid", ctypes.c_uint), ("memory", ctypes.c_ulonglong))
+
+
+def _first_listed(call: Any, device: Any) -> dict[int, int | None] | None:
+    import pynvml
+
+    room = 0
+    while True:
+        count, found = ctypes.c_uint(room), (_FirstProcess * room)()
+        code = call(device, ctypes.byref(count), found if room else None)
+        if code == pynvml.NVML_ERROR_NOT_SUPPORTED:
+            return None
+        if code == pynvml.NVML_SUCCESS:
+            untold = pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value
+            listed = found[: count.value]
+            return {it.pid: None if it.memory == untold else it.memory for it in listed}
+        if code != pynvml.NVML_ERROR_INSUFFICIENT_SIZE:
+            raise pynvml.NVMLError(code)
+        room = 2 * count.value + 5  # more may have come meanwhile

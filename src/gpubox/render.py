@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -40,13 +41,29 @@ def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], spare: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    spare: Sequence[str] = (),
+    folded: int = _FOLDED,
 ) -> list[str]:
     """A table without lines; in a pipe it is as wide as its words.
 
     Where it is wider than the screen, columns that are `spare` are left out, one after the other;
-    which those are is returned.
+    which those are is returned. A cell longer than `folded` may be folded before.
     """
+    lines, left_out = table(columns, rows, spare, folded)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return left_out
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    spare: Sequence[str],
+    folded: int,
+    width: int | None = None,
+) -> tuple[list[str], list[str]]:
+    """The lines of a table, for the screen or a part of it; and the columns that are left out."""
     from rich.table import Table
     from rich.text import Text
 
@@ -54,10 +71,10 @@ def print_table(
     # a pipe's reader wants whole words, whatever the width
     piped = not screen.is_terminal
     by_column = dict(zip(columns, zip(columns, *rows, strict=True), strict=True))
-    room = 10_000 if piped else screen.width
+    room = 10_000 if piped else width or screen.width
     left_out = list[str]()
     for column in spare:
-        widths = [min(max(map(len, cells)), _FOLDED) for cells in by_column.values()]
+        widths = [min(max(map(len, cells)), folded) for cells in by_column.values()]
         if sum(widths) + 2 * (len(widths) - 1) <= room:
             break
         del by_column[column]
@@ -67,12 +84,32 @@ def print_table(
         table.add_column(column, overflow="fold", no_wrap=piped)
     for row in [*zip(*by_column.values(), strict=True)][1:]:
         table.add_row(*(Text(cell) for cell in row))
-    if piped:
-        screen.width = room
+    screen.width = room
     with screen.capture() as text:
         screen.print(table)
-    screen.file.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()))
-    return left_out
+    return [_sayable(line.rstrip()) for line in text.get().splitlines()], left_out
+
+
+def wider(left_out: Sequence[str]) -> str:
+    """What to do for the columns of a table that are left out."""
+    missing = " and ".join(", ".join(left_out).rsplit(", ", 1))
+    return f"a wider window shows {missing}; --json everything"
+
+
+def paragraph(sentence: str, width: int) -> list[str]:
+    """The lines of a sentence that is drawn beside a table."""
+    return textwrap.wrap(_sayable(sentence), width)
+
+
+def draws() -> bool:
+    """Whether the screen is one on which lines can be drawn over."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+def _sayable(text: str) -> str:
+    """With `?` for what the screen's own letters lack."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 # --- sentences

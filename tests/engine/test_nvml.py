@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpubox.gpus import Gpu
+from gpubox.gpus import Device, Gpu
 from gpubox.gpus import Machine as Told
+from gpubox.gpus import Process as Listed
 from lab import gpus
 from lab.nvml import (
     DRIVER_NOT_LOADED,
@@ -37,7 +38,7 @@ import json, msgspec
 from gpubox import nvml
 {before}
 try:
-    print(msgspec.json.encode(nvml.machine()).decode())
+    print(msgspec.json.encode(nvml.{what}()).decode())
 except nvml.NoNvml as error:
     print(json.dumps([type(error).__name__, error.problem, error.hint]))
 """
@@ -57,8 +58,8 @@ def child(program: str, env: dict[str, str]) -> Any:
     return json.loads(done.stdout)
 
 
-def asked(env: dict[str, str], before: str = "") -> Any:
-    return child(ASK.format(before=before), env)
+def asked(env: dict[str, str], before: str = "", what: str = "machine") -> Any:
+    return child(ASK.format(before=before, what=what), env)
 
 
 def told(env: dict[str, str]) -> Told:
@@ -276,6 +277,176 @@ def test_nvml_is_loaded_once_and_left_closed(nvml: Serve) -> None:
         "print(json.dumps([same, closed, len(loaded)]))\n"
     )
     assert child(program, nvml(MACHINES["8xa100-535"])) == [True, True, 1]
+
+
+# --- who uses a GPU, and how it is divided
+
+
+def seen(env: dict[str, str]) -> tuple[Device, ...]:
+    """gpubox's records of what happens on each GPU."""
+    answer = asked(env, what="devices")
+    assert isinstance(answer, list), answer
+    return tuple(msgspec.convert(device, Device) for device in answer)
+
+
+BUSY = {
+    "used": 900 * MIB,
+    "reserved": 100 * MIB,
+    "utilization": (97, 41),
+    "temperature": 83,
+    "processes": (
+        Process(4711, 700 * MIB),
+        Process(12, 50 * MIB, "graphics"),
+        Process(4711, 700 * MIB, "graphics"),
+        Process(13, 60 * MIB, "mps"),
+    ),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_happens_on_a_gpu_is_seen_on_every_driver(nvml: Serve, machine: str) -> None:
+    on = MACHINES[machine]
+    first, *others = seen(nvml(on.with_card(0, **BUSY)))
+    branch = int(on.driver.partition(".")[0])
+    card = on.cards[0]
+    shares = branch >= 455  # before, MPS' clients were not told apart from others
+    assert first == Device(
+        index="0",
+        uuid=card.uuid,
+        name=card.name,
+        minor=0,
+        memory=card.memory,
+        used=(900 if branch >= 510 else 1000) * MIB,
+        utilization=None if card.migs else 97,
+        temperature=83,
+        processes=(
+            *((Listed(13, 60 * MIB),) if shares else ()),
+            Listed(4711, 700 * MIB),
+            Listed(12, 50 * MIB, True),
+        ),
+        divided=bool(card.migs),
+    )
+    assert {device.processes for device in others} <= {()}
+    whole = [device.index for device in others if ":" not in device.index]
+    assert whole == [str(index) for index in range(1, len(on.cards))]
+
+
+def test_each_instance_of_a_divided_gpu_has_its_own(nvml: Serve) -> None:
+    on = MACHINES["a100-mig-535"]
+    first, second, third = on.cards[0].migs
+    work = Process(4711, 700 * MIB, instance=second.instance)
+    migs = (first, replace(second, used=700 * MIB), third)
+    whole, *instances = seen(nvml(on.with_card(0, processes=(work,), migs=migs)))
+    told = (Listed(4711, 700 * MIB),)
+    assert (whole.divided, whole.processes) == (True, told)
+    assert instances == [
+        Device(
+            index=f"0:{number}",
+            uuid=mig.uuid,
+            name=mig.name,
+            memory=mig.memory,
+            used=mig.used,
+            processes=told if mig == migs[1] else (),
+        )
+        for number, mig in enumerate(migs)
+    ]
+
+
+@pytest.mark.parametrize("machine", ["1080ti-367.48", "1080ti-535"])
+@pytest.mark.parametrize("code", [NOT_SUPPORTED, NO_PERMISSION])
+def test_processes_that_are_not_told_are_not_known_and_no_trouble(
+    nvml: Serve, machine: str, code: int
+) -> None:
+    on = MACHINES[machine].with_card(1, **BUSY)
+    for version in ("", "_v2", "_v3"):
+        on = on.card_failing(1, f"nvmlDeviceGetComputeRunningProcesses{version}", code)
+    found = seen(nvml(on))
+    assert (found[1].processes, found[1].trouble, found[1].temperature) == (None, "", 83)
+    assert found[0].processes == ()
+
+
+@pytest.mark.parametrize("machine", ["1080ti-367.48", "1080ti-535"])
+def test_more_processes_than_expected_are_all_listed(nvml: Serve, machine: str) -> None:
+    many = tuple(Process(pid, pid * MIB) for pid in range(1, 40))
+    found = seen(nvml(MACHINES[machine].with_card(2, processes=many)))[2]
+    assert found.processes == tuple(Listed(pid, pid * MIB) for pid in range(1, 40))
+
+
+@pytest.mark.parametrize("machine", ["1080ti-367.48", "1080ti-535"])
+def test_a_processs_memory_that_is_not_told_is_not_known(nvml: Serve, machine: str) -> None:
+    untold = Process(7, (1 << 64) - 1)
+    found = seen(nvml(MACHINES[machine].with_card(0, processes=(untold,))))[0]
+    assert found.processes == (Listed(7, None),)
+
+
+@pytest.mark.parametrize("function", ["nvmlDeviceGetHandleByIndex_v2", "*"])
+def test_a_lost_gpu_hides_nothing_of_the_others(nvml: Serve, function: str) -> None:
+    ill = MACHINES["1080ti-535"].card_failing(1, function, GPU_IS_LOST)
+    found = seen(nvml(ill))
+    assert found[1] == Device(index="1", trouble="GPU is lost")
+    assert [device.temperature for device in found] == [40, None, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("function", "field"),
+    [
+        ("nvmlDeviceGetUUID", "uuid"),
+        ("nvmlDeviceGetName", "name"),
+        ("nvmlDeviceGetMinorNumber", "minor"),
+        ("nvmlDeviceGetMemoryInfo", "used"),
+        ("nvmlDeviceGetUtilizationRates", "utilization"),
+        ("nvmlDeviceGetTemperature", "temperature"),
+        ("nvmlDeviceGetMigMode", "divided"),
+    ],
+)
+def test_what_is_lost_on_the_way_is_told_with_what_is_known(
+    nvml: Serve, function: str, field: str
+) -> None:
+    on = MACHINES["1080ti-535"].with_card(0, **BUSY)
+    whole = seen(nvml(on))[0]
+    ill = on.card_failing(0, function, GPU_IS_LOST)
+    if field == "used":
+        ill = ill.card_failing(0, "nvmlDeviceGetMemoryInfo_v2", GPU_IS_LOST)
+    unknown = {"uuid": "", "name": "", "divided": False}.get(field)
+    expected = msgspec.structs.replace(whole, trouble="GPU is lost", **{field: unknown})
+    if field == "used":
+        expected = msgspec.structs.replace(expected, memory=None)
+    assert seen(nvml(ill))[0] == expected
+
+
+def test_a_driver_that_is_not_loaded_tells_of_no_processes(nvml: Serve) -> None:
+    env = nvml(MACHINES["t4-535"].failing("nvmlInit", DRIVER_NOT_LOADED))
+    assert asked(env, what="devices")[:2] == [
+        "NoNvml",
+        "the NVIDIA driver is not loaded on this machine",
+    ]
+
+
+def test_many_looks_keep_the_driver_awake_and_see_what_changes(nvml: Serve) -> None:
+    env = nvml(MACHINES["8xa100-535"])
+    program = (
+        "import json, pynvml\n"
+        "from gpubox import nvml\n"
+        "with nvml.awake():\n"
+        "    first = len(nvml.devices())\n"
+        f"    open('{env['SIMULATED_NVML']}', 'a').write('gpu\\nuuid GPU-9\\n')\n"
+        "    found = [first, len(nvml.devices()), pynvml.nvmlDeviceGetCount()]\n"
+        "try:\n"
+        "    pynvml.nvmlDeviceGetCount()\n"
+        "except pynvml.NVMLError_Uninitialized:\n"
+        "    print(json.dumps(found))\n"
+    )
+    assert child(program, env) == [8, 9, 9]
+
+
+def test_a_machine_without_a_driver_has_none_to_keep_awake(tmp_path: Path) -> None:
+    program = (
+        "from gpubox import nvml\n"
+        f"nvml.LIBRARIES = ('{tmp_path}/none.so',)\n"
+        "with nvml.awake():\n"
+        "    print('[]')\n"
+    )
+    assert child(program, {}) == []
 
 
 # --- what the simulated library serves beside: who uses a GPU, and how it is divided

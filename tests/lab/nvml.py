@@ -131,8 +131,10 @@ class Machine:
 
 
 def write(machine: Machine, path: Path) -> None:
-    """The file that the library reads; it sees another one at its next nvmlInit."""
-    path.write_text("".join(f"{line}\n" for line in _lines(machine)))
+    """The file that the library reads; it sees another one, whole, at its next nvmlInit."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text("".join(f"{line}\n" for line in _lines(machine)))
+    new.replace(path)
 
 
 def _lines(machine: Machine) -> Iterator[str]:

@@ -54,6 +54,9 @@ class Window:
         cursor = "cursor at #{cursor_y},#{cursor_x}, second screen: #{alternate_on}"
         return self._tmux("capture-pane", "-p", "-e", ";", "display-message", "-p", cursor)
 
+    def cursor_is_seen(self) -> bool:
+        return self._tmux("display-message", "-p", "#{cursor_flag}") == "1\n"
+
     def shows(self, line: str) -> list[str]:
         """The screen, once this line is on it."""
         return self.fulfils(lambda lines: line in lines, repr(line))

@@ -22,6 +22,9 @@ PURE = {
     "figures": "progress",
     "values": "",
     "gpus": "",
+    "cgroups": "",
+    "claims": "values",
+    "holders": "cgroups gpus values",
     "catalog": "errors",
     "building": "",
     "contest": "",
@@ -43,24 +46,27 @@ ACTING = {
     "__init__": "",
     "__main__": "cli",
     "layers": "errors",
-    "host": "checks errors plan",
+    "host": "checks errors holders plan",
     "contexts": "errors",
     "nvml": "errors gpus",
     "hub": "__init__ errors",
     "streams": "errors",
     "terminal": "errors streams",
+    "watching": "streams terminal",
     "jupyter": "",
     "unreachable": "contexts errors faults",
-    "engine": "building contexts docker_words errors faults plan unreachable values",
+    "engine": (
+        "building claims contexts docker_words errors faults holders plan unreachable values"
+    ),
     "pull": "checks engine errors faults progress values",
     "launch": "engine errors faults host identity plan pull streams terminal translate",
     "remote": "catalog engine errors hub values",
     "render": "building errors figures progress",
 }
 CLI = (
-    "__init__ catalog checks cli contexts demands engine errors faults figures fits gpus host hub"
-    " jupyter launch layers notebook nvml offers plan profile progress pull recipe remote render"
-    " settings translate values"
+    "__init__ catalog checks cli contexts demands engine errors faults figures fits gpus holders"
+    " host hub jupyter launch layers notebook nvml offers plan profile progress pull recipe remote"
+    " render settings translate values watching"
 )
 
 DOORS = {

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
     "Your boxes": {"ps": "boxes"},
+    "GPUs": {"gpus": "gpus"},
     "Images": {"images": "images", "pull": "pull", "build": "build"},
     "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
 }
@@ -35,6 +36,7 @@ HELP = {
     "jupyter": "Jupyter in a box, and the URL that works.",
     "mount": "A box with folders mounted.",
     "ps": "The boxes that there are.",
+    "gpus": "Who uses which GPU, and which is free.",
     "images": "Which CUDA images there are, and which run here.",
     "pull": "Get images before they are needed.",
     "build": "Make a deleted image of NVIDIA's again, from its packages.",
@@ -53,6 +55,8 @@ REFLEXES = {
     "kill": "docker kill",
     "rm": "docker rm",
     "logs": "docker logs",
+    "nvidia-smi": "gpubox gpus",
+    "top": "gpubox gpus --watch",
     "prune": "docker container prune",
     "config": "gpubox profiles",
 }

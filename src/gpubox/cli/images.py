@@ -72,8 +72,7 @@ def _show(this: App, found: Sequence[Offer], engine_answers: bool) -> None:
     left_out = render.print_table(columns, cells, spare)
     this.screen.say(_footing(this, found))
     if left_out:
-        missing = " and ".join(", ".join(left_out).rsplit(", ", 1))
-        this.screen.say(f"a wider window shows {missing}; --json everything")
+        this.screen.say(render.wider(left_out))
 
 
 def _here(this: App) -> Mapping[str, Here] | None:

@@ -1,0 +1,238 @@
+"""`gpus`: who uses which GPU, and which is free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from gpubox import render
+from gpubox.cli.app import App, app
+from gpubox.errors import GpuboxError, UsageError
+
+if TYPE_CHECKING:
+    from gpubox.engine import Engine
+    from gpubox.gpus import Device
+    from gpubox.holders import Container, Holding, Use
+    from gpubox.values import Gpus
+
+SECONDS = 2  # as watch(1) has it
+SPARE = ("UUID", "PROFILE", "TEMP", "MODEL", "BOX", "UTIL")
+_GIB = 1 << 30
+_FOLDED = 32  # characters: who uses it, before it is folded
+_SHORT = 12  # characters: GPU- and the first eight of its UUID
+
+
+class Seen(NamedTuple):
+    """Who has each GPU, and a line for each thing that cannot be known."""
+
+    holdings: Sequence[Holding]
+    notes: Sequence[str]
+
+
+@click.command("gpus")
+@click.option("-w", "--watch", is_flag=True, help=f"Draw it anew every {SECONDS} s, until q.")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects.")
+@click.pass_context
+def gpus_command(context: click.Context, watch: bool, as_json: bool) -> None:
+    """Who uses which GPU, and which is free.
+
+    \b
+    free               no container was given it, and nothing computes on it
+    mine               a box of yours has it, and works on it or is idle now
+    held by NAME       somebody's box, or a container that is no box, has it
+    used outside       a process computes on it that is in no container here
+    not known          the GPU or its processes cannot be read, or no engine
+                       tells who was given it
+
+    A box holds what it was given while it runs or is paused, whether it uses it or not; idle is
+    said of this moment. A desktop's own use, below 1 GiB, leaves a GPU free.
+    """
+    this = app(context)
+    if watch:
+        _watch(this, as_json)
+        return
+    seen = _Eyes(this).look()
+    if as_json:
+        render.print_json([_object(holding) for holding in seen.holdings])
+    notes = list(seen.notes)
+    if not as_json and seen.holdings:
+        left_out = render.print_table(*_table(seen.holdings), _FOLDED)
+        notes += [render.wider(left_out)] if left_out else []
+    for note in notes if seen.holdings else notes or ["this machine has no GPU"]:
+        this.screen.say(note)
+
+
+# --- looking
+
+
+class _Eyes:
+    """What looks, once or again and again: the engine stays connected while it answers."""
+
+    def __init__(self, this: App) -> None:
+        self._this, self._local = this, this.endpoint.local
+        self._engine: Engine | None = None
+        self._known: dict[str, Gpus] = {}
+
+    def look(self) -> Seen:
+        """Asks the driver, the engine and /proc; an error only where nothing can be told."""
+        from gpubox import holders, host
+
+        devices, containers = self._devices(), self._containers()
+        notes = [it for it in (_unseen(devices), _unasked(containers)) if it]
+        listed = None if isinstance(devices, GpuboxError) else devices
+        held = None if isinstance(containers, GpuboxError) else containers
+        if isinstance(containers, GpuboxError) and isinstance(devices, GpuboxError):
+            also = (devices,) if self._local else ()
+            raise GpuboxError(containers.problem, containers.hint, also=also)
+        programs = host.programs(holders.pids(listed or ()))
+        if listed is not None and held is not None:
+            notes += self._of_other_engines()
+        return Seen(holders.join(listed, held, programs, self._this.caller.name), notes)
+
+    def _devices(self) -> tuple[Device, ...] | GpuboxError:
+        from gpubox import nvml
+
+        if not self._local:
+            return GpuboxError(f"{self._this.endpoint.host} may be another machine")
+        try:
+            return nvml.devices()
+        except GpuboxError as error:
+            return error
+
+    def _containers(self) -> Sequence[Container] | GpuboxError:
+        try:
+            self._engine = self._engine or self._this.connect()
+            return self._engine.containers(self._known)
+        except GpuboxError as error:
+            self._engine = None
+            return error
+
+    def _of_other_engines(self) -> Iterable[str]:
+        from gpubox import host
+
+        socket = self._this.endpoint.host.removeprefix("unix://")
+        for name in host.other_engines(socket):
+            yield (
+                f"{name} runs a Docker Engine of their own: what its containers were given is not"
+                " known, only their processes are seen"
+            )
+
+
+def _unseen(devices: object) -> str:
+    if isinstance(devices, GpuboxError):
+        return f"only what containers were given is known: {devices.problem}"
+    return ""
+
+
+def _unasked(containers: object) -> str:
+    if isinstance(containers, GpuboxError):
+        return f"only processes are seen, not who was given a GPU: {containers.problem}"
+    return ""
+
+
+# --- showing
+
+
+def _watch(this: App, as_json: bool) -> None:
+    from gpubox import nvml, watching
+
+    if as_json:
+        raise UsageError("--watch draws a table, and --json prints none", "leave one of them out")
+    if not render.draws():
+        raise UsageError(
+            "--watch needs a terminal to draw on", "leave it out, or: watch gpubox gpus"
+        )
+    eyes = _Eyes(this)
+    with ExitStack() as open_:
+        open_.enter_context(nvml.awake())
+        watching.watch(eyes.look, _drawn, SECONDS)
+
+
+def _drawn(seen: Seen, columns: int) -> list[bytes]:
+    width = columns - 1  # or the end of the line would take the last letter away
+    lines, left_out = render.table(*_table(seen.holdings), _FOLDED, width)
+    notes = [*seen.notes, *([render.wider(left_out)] if left_out else [])]
+    notes.append(f"{datetime.now():%H:%M:%S}, anew every {SECONDS} s; q ends it")
+    drawn = [*lines, *(line for note in notes for line in render.paragraph(note, width))]
+    return [line.encode() for line in drawn]
+
+
+def _table(
+    holdings: Iterable[Holding],
+) -> tuple[Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
+    """Columns, rows, and which columns a narrow screen may leave out; none that would be empty."""
+    rows = [_row(holding) for holding in holdings]
+    columns = [column for column in rows[0] if any(row[column] for row in rows)] if rows else []
+    cells = [[row[column] for column in columns] for row in rows]
+    return columns, cells, [column for column in SPARE if column in columns]
+
+
+def _row(holding: Holding) -> dict[str, str]:
+    from gpubox import holders
+
+    device = holding.device
+    used = "?" if device.used is None else f"{device.used / _GIB:.1f}"
+    return {
+        "GPU": device.index,
+        "UUID": device.uuid[:_SHORT],
+        "MODEL": _model(device),
+        "MEMORY": f"{used}/{device.memory / _GIB:.1f} GiB" if device.memory else "",
+        "UTIL": "" if device.utilization is None else f"{device.utilization}%",
+        "TEMP": "" if device.temperature is None else f"{device.temperature}C",
+        "STATE": holders.sentence(holding),
+        "BOX": ", ".join(it.name for it in holding.holders),
+        "PROFILE": ", ".join(it.profile for it in holding.holders if it.profile),
+    }
+
+
+def _model(device: Device) -> str:
+    """As people call it: their maker is every GPU's here."""
+    name, mig, instance = device.name.removeprefix("NVIDIA ").partition(" MIG ")
+    return f"  MIG {instance}" if mig else f"{name} (MIG)" if device.divided else name
+
+
+def _object(holding: Holding) -> dict[str, Any]:
+    from gpubox import holders
+
+    device = holding.device
+    return {
+        "index": device.index,
+        "uuid": device.uuid,
+        "name": device.name,
+        "memory": device.memory,
+        "used": device.used,
+        "utilization": device.utilization,
+        "temperature": device.temperature,
+        "divided": device.divided,
+        "state": holding.state,
+        "working": holding.working,
+        "sentence": holders.sentence(holding),
+        "trouble": device.trouble,
+        "containers": [_container(container) for container in holding.holders],
+        "processes": [_process(use) for use in holding.uses],
+    }
+
+
+def _container(container: Container) -> dict[str, Any]:
+    return {
+        "id": container.id,
+        "name": container.name,
+        "box": container.box,
+        "owner": container.owner,
+        "profile": container.profile,
+    }
+
+
+def _process(use: Use) -> dict[str, Any]:
+    program = use.program
+    return {
+        "pid": use.process.pid,
+        "memory": use.process.memory,
+        "user": program.user if program else "",
+        "command": program.command if program else "",
+        "container": use.container.id if use.container else use.elsewhere,
+    }
