@@ -193,8 +193,9 @@ def _with_instances(index: int) -> Iterator[Device]:
     whole = _device(gpu, str(index))
     yield whole
     if whole.divided:
-        for number in range(_told(pynvml.nvmlDeviceGetMaxMigDeviceCount, gpu) or 0):
-            with suppress(pynvml.NVMLError_NotFound):
+        most = _answers(gpu, {"instances": pynvml.nvmlDeviceGetMaxMigDeviceCount})
+        for number in range(most.get("instances", 0)):
+            with suppress(pynvml.NVMLError):  # not each number is given to one
                 instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, number)
                 yield _device(instance, f"{index}:{number}")
 

@@ -5,6 +5,7 @@ Rich is loaded where something is drawn. Decides nothing; knows no engine.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -37,7 +38,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(rows: Sequence[Mapping[str, Any]]) -> None:
-    sys.stdout.write(json.dumps(list(rows), indent=2, ensure_ascii=False) + "\n")
+    narrow = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
+    sys.stdout.write(json.dumps(list(rows), indent=2, ensure_ascii=narrow) + "\n")
 
 
 def print_table(
@@ -79,14 +81,14 @@ def table(
             break
         del by_column[column]
         left_out.append(column)
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    drawn = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in by_column:
-        table.add_column(column, overflow="fold", no_wrap=piped)
+        drawn.add_column(column, overflow="fold", no_wrap=piped)
     for row in [*zip(*by_column.values(), strict=True)][1:]:
-        table.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(cell) for cell in row))
     screen.width = room
     with screen.capture() as text:
-        screen.print(table)
+        screen.print(drawn)
     return [_sayable(line.rstrip()) for line in text.get().splitlines()], left_out
 
 
@@ -98,7 +100,7 @@ def wider(left_out: Sequence[str]) -> str:
 
 def paragraph(sentence: str, width: int) -> list[str]:
     """The lines of a sentence that is drawn beside a table."""
-    return textwrap.wrap(_sayable(sentence), width)
+    return textwrap.wrap(sentence, width)
 
 
 def draws() -> bool:
@@ -106,10 +108,13 @@ def draws() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
+def encoded(text: str) -> bytes:
+    """As the screen takes it, with `?` for what its letters lack."""
+    return text.encode(sys.stdout.encoding or "utf-8", "replace")
+
+
 def _sayable(text: str) -> str:
-    """With `?` for what the screen's own letters lack."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
+    return encoded(text).decode(sys.stdout.encoding or "utf-8")
 
 
 # --- sentences

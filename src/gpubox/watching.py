@@ -1,7 +1,7 @@
 """A screen that is drawn over and over, until somebody has seen enough.
 
 Keys, signals, the window's size and the second screen of a terminal. Knows nothing of what it
-draws; without a terminal it is not for.
+draws.
 """
 
 from __future__ import annotations

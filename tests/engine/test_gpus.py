@@ -7,7 +7,6 @@ containers by itself.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -306,6 +305,8 @@ def test_letters_that_a_screen_lacks_are_no_accident(
     with outsider(program, "600") as pid:
         lab.on(using(MACHINE, pid))
         done = lab(env={"PYTHONIOENCODING": encoding})
+        as_json = lab("--json", env={"PYTHONIOENCODING": encoding})
+    assert json.loads(as_json.stdout)[0]["processes"][0]["command"] == f"{program} 600"
     assert (done.returncode, done.stderr) == (0, b"")
     said = {"ascii": b"tr?nen?", "latin-1": b"tr\xe4nen?"}[encoding]
     assert f"pid {pid}, ".encode() + said + b" 600\n" in done.stdout
@@ -365,22 +366,8 @@ def test_what_docker_gave_a_container_is_held_by_it(
     assert beside.states() == [WEB if index in held else "free" for index in range(4)]
 
 
-def test_a_device_file_is_a_gpu_by_its_number(beside: Lab, tmp_path: Path) -> None:
-    """By the numbers of the files, which a driver may count in another order."""
-    nodes = [Path("/dev/nvidia2"), Path("/dev/nvidiactl")]
-    missing = [node for node in nodes if not node.exists()]
-    try:
-        for node in missing:
-            os.mknod(node, 0o666 | 0o020000, os.makedev(1, 3))
-        beside.container("web", *(word for node in nodes for word in ("--device", str(node))))
-        assert beside.states() == ["free", "free", WEB, "free"]
-    finally:
-        for node in missing:
-            node.unlink()
-
-
 def test_an_engine_whose_default_runtime_is_nvidias_gives_what_the_variable_says(
-    beside: Lab, tmp_path: Path
+    beside: Lab,
 ) -> None:
     config = beside.engine.folder / "daemon.json"
     before = config.read_text()
@@ -544,6 +531,12 @@ def test_a_machine_without_gpus_says_so(lab: Lab) -> None:
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr == b"this machine has no GPU\n"
     assert lab("--json").stdout == b"[]\n"
+    with at_window(lab) as person:
+        person.type("gpubox gpus --watch\r")
+        lines = person.fulfils(lambda lines: footer(lines) != "", "a footer")
+        assert [line for line in lines if line] == ["this machine has no GPU", footer(lines)]
+        person.type("q")
+        person.shows("[0]$")
 
 
 def test_a_context_that_does_not_exist_is_no_reason_to_ask_this_machine(lab: Lab) -> None:

@@ -203,6 +203,7 @@ def test_a_module_opens_with_what_passes_through_it(path: Path) -> None:
         ["--version"],
         ["run", "--help"],
         ["pull", "--help"],
+        ["gpus", "--help"],
         ["run", "--dry-run", "--gpus", "none", "cuda8-cudnn5"],
     ],
     ids=" ".join,

@@ -45,8 +45,8 @@ def gpus_command(context: click.Context, watch: bool, as_json: bool) -> None:
     mine               a box of yours has it, and works on it or is idle now
     held by NAME       somebody's box, or a container that is no box, has it
     used outside       a process computes on it that is in no container here
-    not known          the GPU or its processes cannot be read, or no engine
-                       tells who was given it
+    no process         nothing computes on it, and no engine tells who has it
+    not known          the GPU, or its processes, cannot be read
 
     A box holds what it was given while it runs or is paused, whether it uses it or not; idle is
     said of this moment. A desktop's own use, below 1 GiB, leaves a GPU free.
@@ -62,7 +62,7 @@ def gpus_command(context: click.Context, watch: bool, as_json: bool) -> None:
     if not as_json and seen.holdings:
         left_out = render.print_table(*_table(seen.holdings), _FOLDED)
         notes += [render.wider(left_out)] if left_out else []
-    for note in notes if seen.holdings else notes or ["this machine has no GPU"]:
+    for note in notes:
         this.screen.say(note)
 
 
@@ -91,7 +91,8 @@ class _Eyes:
         programs = host.programs(holders.pids(listed or ()))
         if listed is not None and held is not None:
             notes += self._of_other_engines()
-        return Seen(holders.join(listed, held, programs, self._this.caller.name), notes)
+        holdings = holders.join(listed, held, programs, self._this.caller.name)
+        return Seen(holdings, notes if holdings or notes else ["this machine has no GPU"])
 
     def _devices(self) -> tuple[Device, ...] | GpuboxError:
         from gpubox import nvml
@@ -158,7 +159,7 @@ def _drawn(seen: Seen, columns: int) -> list[bytes]:
     notes = [*seen.notes, *([render.wider(left_out)] if left_out else [])]
     notes.append(f"{datetime.now():%H:%M:%S}, anew every {SECONDS} s; q ends it")
     drawn = [*lines, *(line for note in notes for line in render.paragraph(note, width))]
-    return [line.encode() for line in drawn]
+    return [render.encoded(line) for line in drawn]
 
 
 def _table(
