@@ -26,6 +26,7 @@ OF_IMAGES = (DELETED, DISK, DRIVER, GPU, RATE_LIMIT)
 IGNORABLE = (*OF_IMAGES, ROOT_SQUASH, SOCKET)
 _LITTLE_ROOM, _FEW_FILES = 10**9, 50_000  # a small image's; a CUDA image has some 20,000 files
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+FREE_SOME = "docker system df shows what takes it, docker image prune frees some"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -241,22 +242,27 @@ def of_room(image: str, room: Room) -> Iterator[Finding]:
 
     Its size is an estimate, so only what is hopeless stops.
     """
-    size, fix = (
-        demands.size(image),
-        "docker system df shows what takes it, docker image prune frees some",
-    )
+    size = demands.size(image)
     if size and room.free < size.download + size.disk:
         yield Finding(
             DISK,
             f"{image} takes about {size_text(size.disk)} on the disk and"
             f" {size_text(size.download)} while it comes, and {room.path} has"
             f" {size_text(room.free)} left",
-            fix,
+            FREE_SOME,
             stops=room.free < size.disk,
         )
-    elif room.free < _LITTLE_ROOM or 0 < room.files < _FEW_FILES:
-        left = f"{room.files} files" if 0 < room.files < _FEW_FILES else size_text(room.free)
-        yield Finding(DISK, f"{room.path}, where images go, has {left} left", fix, stops=False)
+    elif few := of_little_room(room):
+        yield few
+
+
+def of_little_room(room: Room) -> Finding | None:
+    """What is to be said of a place where hardly any image goes."""
+    few_files = 0 < room.files < _FEW_FILES
+    if room.free >= _LITTLE_ROOM and not few_files:
+        return None
+    left = f"{room.files} files" if few_files else size_text(room.free)
+    return Finding(DISK, f"{room.path}, where images go, has {left} left", FREE_SOME, stops=False)
 
 
 def of_the_pull_limit(limit: int, remaining: int, seconds: int) -> Iterator[Finding]:

@@ -31,12 +31,13 @@ from docker.models import containers
 from gpubox import claims, values
 from gpubox.building import Building
 from gpubox.contexts import Endpoint
+from gpubox.diagnosis import EngineSeen
 from gpubox.docker_words import Arguments
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid, explain, explain_build, is_image_absent
 from gpubox.holders import Container
 from gpubox.plan import EngineFacts
-from gpubox.unreachable import no_engine, too_old, unreachable
+from gpubox.unreachable import no_engine, place, too_old, unreachable
 
 OWN = "gpubox.version"
 # What `containers.run` itself calls to make of its arguments those of the low-level create.
@@ -151,7 +152,9 @@ class Engine:
     def facts(self) -> EngineFacts:
         """What a GPU request depends on; one call."""
         with translated("the engine"):
-            info = self.api.info()
+            return self._facts(self.api.info())
+
+    def _facts(self, info: Mapping[str, Any]) -> EngineFacts:
         discovered = info.get("DiscoveredDevices") or []
         return EngineFacts(
             api=_version(self.api._version),
@@ -162,6 +165,25 @@ class Engine:
             mirrors=bool((info.get("RegistryConfig") or {}).get("Mirrors")),
             local=self.endpoint.local,
             root=_root(info),
+        )
+
+    def seen(self) -> EngineSeen:
+        """All that it says of itself and its machine; one call."""
+        with translated("the engine"):
+            info = self.api.info()
+        runtime = (info.get("Runtimes") or {}).get("nvidia") or {}
+        return EngineSeen(
+            place=place(self.endpoint),
+            version=self.podman or str(info.get("ServerVersion") or ""),
+            facts=self._facts(info),
+            system=str(info.get("OperatingSystem") or ""),
+            kernel=str(info.get("KernelVersion") or ""),
+            rootless=any("name=rootless" in option for option in info.get("SecurityOptions") or ()),
+            cgroup_version=str(info.get("CgroupVersion") or ""),
+            cgroup_driver=str(info.get("CgroupDriver") or ""),
+            folders=_folders(info),
+            cdi_folders=tuple(info.get("CDISpecDirs") or ()),
+            runtime=str(runtime.get("path") or ""),
         )
 
     # --- images
@@ -525,6 +547,17 @@ class Engine:
             published=bool(bound),
         )
 
+    def is_privileged(self, box: str) -> bool:
+        with translated(box):
+            return bool(self.api.inspect_container(box)["HostConfig"].get("Privileged"))
+
+    def run_in(self, box: str, *command: str) -> int:
+        """Run a program in a running box, as its root and to its end: the exit code."""
+        with translated(box):
+            made = self.api.exec_create(box, list(command), user="0")["Id"]
+            self.api.exec_start(made)
+            return int(self.api.exec_inspect(made)["ExitCode"])
+
     def programs(self, box: str) -> list[str]:
         """The command lines of a box's processes; none where it does not run."""
         with suppress(EngineError), translated(box):
@@ -679,14 +712,25 @@ def _started_id(error: BaseException | None) -> str | None:
 # --- small readings
 
 
+_CONTAINERD = "/var/lib/containerd"  # its own folder, unless it was told another one
+
+
 def _root(info: Mapping[str, Any]) -> str:
-    """Where images go on the engine's machine; Docker Desktop's is inside a machine of its own."""
-    if info.get("OperatingSystem") == "Docker Desktop":
-        return ""
+    """Where images go on the engine's machine; containerd's own folder is not told."""
+    return next(iter(_folders(info)), "") if not _by_containerd(info) else ""
+
+
+def _folders(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where images and boxes lie; Docker Desktop's are inside a machine of its own."""
+    if info.get("OperatingSystem") == "Docker Desktop" or not info.get("DockerRootDir"):
+        return ()
+    root = str(info["DockerRootDir"])
+    return (root, _CONTAINERD) if _by_containerd(info) else (root,)
+
+
+def _by_containerd(info: Mapping[str, Any]) -> bool:
     drivers = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
-    if "containerd" in str(drivers.get("driver-type", "")):
-        return ""  # containerd's own folder, of which the engine says nothing
-    return str(info.get("DockerRootDir") or "")
+    return "containerd" in str(drivers.get("driver-type", ""))
 
 
 def _context(dockerfile: str) -> bytes:

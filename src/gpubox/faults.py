@@ -14,6 +14,11 @@ from typing import NamedTuple
 from gpubox.errors import EngineError
 
 WITHOUT_GPU = "or run without a GPU: --gpus none"
+NO_SUPPORT = "the engine has no NVIDIA support, so it can give no GPU"
+INSTALL_TOOLKIT = (
+    "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure"
+    " && sudo systemctl restart docker"
+)
 # by Linux's numbers, from 0
 RLIMITS = (
     *("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks"),
@@ -43,9 +48,8 @@ FAULTS = (
     ),
     Fault(
         r"could not select device driver|no known GPU vendor found",
-        "the engine has no NVIDIA support, so it can give no GPU",
-        "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure"
-        f" && sudo systemctl restart docker; {WITHOUT_GPU}",
+        NO_SUPPORT,
+        f"{INSTALL_TOOLKIT}; gpubox doctor tells more; {WITHOUT_GPU}",
     ),
     Fault(
         r"unresolvable CDI devices (?P<what>(?!nvidia\.com/gpu=)[^\s,\"]*[^\s,:\"])",
@@ -96,7 +100,8 @@ FAULTS = (
     Fault(
         r"nvidia-container-cli: (?P<what>[^\n]+?)(?:: unknown)?(?:\n|$)",
         "the NVIDIA container tools failed: {what}",
-        f"nvidia-smi must work on the engine's machine first; {WITHOUT_GPU}",
+        "nvidia-smi must work on the engine's machine first; gpubox doctor tells more;"
+        f" {WITHOUT_GPU}",
     ),
     # --- ports and names
     Fault(

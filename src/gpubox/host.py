@@ -9,18 +9,25 @@ import errno
 import grp
 import os
 import pwd
+import shutil
+import socket
 import stat
-from collections.abc import Iterable, Iterator
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from gpubox.checks import Room, Seen
+from gpubox.checks import SOCKETS, Room, Seen
 from gpubox.errors import GpuboxError
 from gpubox.holders import Program
 from gpubox.plan import Caller
+
+_ANSWER_SECONDS = 1
 
 
 def caller() -> Caller:
@@ -140,6 +147,69 @@ def other_engines(socket: str) -> list[str]:
     with suppress(OSError):
         found.discard(Path(socket).stat().st_uid)
     return sorted(map(user_name, found))
+
+
+# --- engines
+
+
+class Server(NamedTuple):
+    """The program behind a socket: its PATH, empty if that may not be seen, and its start."""
+
+    path: str
+    since: float | None
+
+
+def server(socket_path: str) -> Server:
+    """Who serves a socket of this machine, as far as the caller may see."""
+    pid = _server_pid(socket_path)
+    if pid is None:
+        return Server("", None)
+    process = Path("/proc") / str(pid)
+    path, since = "", None
+    with suppress(OSError):
+        said = (process / "environ").read_bytes().split(b"\0")
+        path = next((os.fsdecode(it[5:]) for it in said if it.startswith(b"PATH=")), "")
+    with suppress(OSError, ValueError, IndexError):
+        ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
+        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        since = booted + ticks / os.sysconf("SC_CLK_TCK")
+    return Server(path, since)
+
+
+def _server_pid(path: str) -> int | None:
+    """The listener; where that is systemd for Docker, what dockerd wrote down."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_ANSWER_SECONDS)
+        connection.connect(path)
+        said = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid = int(struct.unpack("3i", said)[0])
+        if pid > 1:
+            return pid
+    with suppress(OSError, ValueError):
+        return int(Path("/run/docker.pid").read_text()) if path in SOCKETS else None
+    return None
+
+
+def engine_sockets(environ: Mapping[str, str], home: Path, but: str) -> tuple[str, ...]:
+    """Sockets of engines at their usual places on this machine, which the caller may use."""
+    own = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    places = (
+        *(Path("/var/run/docker.sock"), own / "docker.sock"),
+        *(home / ".docker/desktop/docker.sock", home / ".docker/run/docker.sock"),
+        *(own / "podman/podman.sock", Path("/run/podman/podman.sock")),
+    )
+    return tuple(str(path) for path in places if str(path) != but and _is_socket(path))
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.R_OK | os.W_OK)
+    except OSError:
+        return False
+
+
+def has_program(name: str) -> bool:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
 
 def read_files(paths: Iterable[str]) -> dict[str, str]:

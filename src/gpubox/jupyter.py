@@ -5,12 +5,15 @@ Speaks HTTP to Jupyter; knows no Docker and no profile.
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 
 _PAUSE_SECONDS = 0.1
+_ANSWER_SECONDS = 5
+_LONGEST = 65536  # bytes of an answer that are read
 
 
 def new_token() -> str:
@@ -31,7 +34,7 @@ def wait_until_ready(
 
     An open port says nothing: Docker's proxy accepts before Jupyter listens. `/api` needs no token.
     """
-    return wait_until(lambda: _status(address, port, "/api") == 200, alive=alive, deadline=deadline)
+    return wait_until(lambda: _answers(address, port), alive=alive, deadline=deadline)
 
 
 def wait_until(
@@ -45,9 +48,13 @@ def wait_until(
     return False
 
 
-def lets_anybody_in(address: str, port: int) -> bool:
-    """Whether Jupyter shows its state to somebody without a token."""
-    return _status(address, port, "/api/status") == 200
+def lets_anybody_in(address: str, port: int, seconds: float = _ANSWER_SECONDS) -> bool:
+    """Whether a Jupyter shows its state to somebody without a token; other servers do not."""
+    status, body = _answer(address, port, "/api/status", seconds)
+    try:
+        return status == 200 and "kernels" in json.loads(body)
+    except (ValueError, TypeError):
+        return False
 
 
 def tunnel(
@@ -79,12 +86,18 @@ def _reachable(address: str) -> str:
     return "127.0.0.1" if address in ("", "0.0.0.0", "::") else address
 
 
-def _status(address: str, port: int, path: str) -> int | None:
-    connection = HTTPConnection(_reachable(address), port, timeout=5)
+def _answers(address: str, port: int) -> bool:
+    return _answer(address, port, "/api", _ANSWER_SECONDS)[0] == 200
+
+
+def _answer(address: str, port: int, path: str, seconds: float) -> tuple[int | None, bytes]:
+    """The status and the beginning of what is said; None where nobody speaks HTTP in time."""
+    connection = HTTPConnection(_reachable(address), port, timeout=seconds)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read(_LONGEST)
     except (OSError, HTTPException):
-        return None
+        return None, b""
     finally:
         connection.close()

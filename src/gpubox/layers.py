@@ -183,22 +183,48 @@ def _expand(text: str, where: str, environ: Mapping[str, str]) -> str:
 # --- which files
 
 
+class Survey(msgspec.Struct):
+    """What was read, lowest first; what could not be, and what was found but not trusted."""
+
+    layers: list[Layer]
+    errors: list[GpuboxError]
+    warnings: list[str]
+
+
 def layers(
     *, cwd: Path, home: Path, environ: Mapping[str, str], uid: int, file: Path | None = None
 ) -> tuple[list[Layer], list[str]]:
     """All layers, lowest first, and a warning for each file that was found but not trusted."""
-    found = [_built_in()]
-    for path in _shared_files(home, environ):
-        found.append(_load(path, shared=True))
-    if file is not None:
-        return [*found, _load(file)], []
+    found = survey(cwd=cwd, home=home, environ=environ, uid=uid, file=file)
+    for error in found.errors:
+        raise error
+    return found.layers, found.warnings
+
+
+def survey(
+    *, cwd: Path, home: Path, environ: Mapping[str, str], uid: int, file: Path | None = None
+) -> Survey:
+    """All layers that can be read, and why the others cannot."""
+    found = Survey([_built_in()], [], [])
     try:
-        project, warning = find_project(cwd, home, uid)
-    except PermissionError as error:
-        project, warning = None, f"{error.filename} is closed to you, so no {PROJECT_FILE} is used"
-    if project is not None:
-        found.append(_load(project))
-    return found, [warning] if warning else []
+        files = [(path, True) for path in _shared_files(home, environ)]
+    except GpuboxError as error:
+        found.errors.append(error)
+        return found
+    project = file
+    if file is None:
+        try:
+            project, warning = find_project(cwd, home, uid)
+        except PermissionError as error:
+            closed = error.filename
+            project, warning = None, f"{closed} is closed to you, so no {PROJECT_FILE} is used"
+        found.warnings += [warning] if warning else []
+    for path, shared in (*files, *([(project, False)] if project else [])):
+        try:
+            found.layers.append(_load(path, shared=shared))
+        except GpuboxError as error:
+            found.errors.append(error)
+    return found
 
 
 def _built_in() -> Layer:

@@ -43,7 +43,9 @@ TROUBLES = {
 
 
 class NoNvml(GpuboxError):
-    """The driver tells nothing of this machine."""
+    """The driver tells nothing of this machine; `code` is NVML's error number; 0 is none."""
+
+    code = 0
 
 
 class NoDriver(NoNvml):
@@ -79,7 +81,9 @@ def _opened(library: ctypes.CDLL) -> Iterator[None]:
                 pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         failed = f"NVIDIA's management library failed: {error}"
-        raise NoNvml(*TROUBLES.get(error.value, (failed, "nvidia-smi must work first"))) from error
+        silent = NoNvml(*TROUBLES.get(error.value, (failed, "nvidia-smi must work first")))
+        silent.code = error.value
+        raise silent from error
 
 
 def _library() -> ctypes.CDLL:

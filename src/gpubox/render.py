@@ -117,6 +117,26 @@ def _sayable(text: str) -> str:
     return encoded(text).decode(sys.stdout.encoding or "utf-8")
 
 
+_VERDICTS = {"ok": "32", "warn": "33", "fail": "31"}  # colours; the word says it without
+
+
+def print_checks(checks: Iterable[tuple[str, str, str, str]]) -> None:
+    """A line for each: verdict, id, evidence; and one for its fix, whole, so that it can be pasted.
+
+    A line that is too long is for the terminal to fold: a break of ours would be copied along.
+    """
+    rows = list(checks)
+    verdicts, ids = (max((len(row[at]) for row in rows), default=0) for at in (0, 1))
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for verdict, check, evidence, fix in rows:
+        mark = f"{verdict:{verdicts}}"
+        if coloured and verdict in _VERDICTS:
+            mark = f"\x1b[{_VERDICTS[verdict]}m{mark}\x1b[0m"
+        sys.stdout.write(f"{mark}  {check:{ids}}  {evidence}\n")
+        if fix:
+            sys.stdout.write(f"{'':{verdicts}}  {'':{ids}}  -> {fix}\n")
+
+
 # --- sentences
 
 

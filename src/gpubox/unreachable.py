@@ -22,7 +22,7 @@ CAUSES = (
     Fault(
         r"FileNotFoundError",
         "no engine at {place}: Docker is not installed, or not running",
-        "sudo systemctl start docker; gpubox --help shows what needs no engine",
+        "sudo systemctl start docker; gpubox doctor tells more",
     ),
     Fault(
         r"ConnectionRefusedError",

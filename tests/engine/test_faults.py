@@ -465,7 +465,8 @@ def quoted(engine: PrivateEngine, words: str) -> Iterator[None]:
             "mount error: failed to add device rules: unable to find any existing device filters",
             "the NVIDIA container tools failed: mount error: failed to add device rules: unable to"
             " find any existing device filters",
-            f"nvidia-smi must work on the engine's machine first; {OR_NO_GPU}",
+            "nvidia-smi must work on the engine's machine first; gpubox doctor tells more;"
+            f" {OR_NO_GPU}",
         ),
     ],
     ids=["not loaded", "no library", "too old", "mismatch", "another"],

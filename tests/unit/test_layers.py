@@ -41,6 +41,8 @@ PURE = {
     "plan": "__init__ docker_words errors fits gpus notebook profile values",
     "translate": "docker_words plan settings",
     "identity": "plan",
+    "cdi": "errors gpus layers",
+    "diagnosis": "cdi checks faults figures fits gpus plan",
 }
 ACTING = {
     "__init__": "",
@@ -49,6 +51,7 @@ ACTING = {
     "host": "checks errors holders plan",
     "contexts": "errors",
     "nvml": "errors gpus",
+    "nvidia": "cdi diagnosis",
     "hub": "__init__ errors",
     "streams": "errors",
     "terminal": "errors streams",
@@ -56,17 +59,19 @@ ACTING = {
     "jupyter": "",
     "unreachable": "contexts errors faults",
     "engine": (
-        "building claims contexts docker_words errors faults holders plan unreachable values"
+        "building claims contexts diagnosis docker_words errors faults holders plan unreachable"
+        " values"
     ),
     "pull": "checks engine errors faults progress values",
     "launch": "engine errors faults host identity plan pull streams terminal translate",
+    "trial": "diagnosis engine errors faults gpus plan profile translate values",
     "remote": "catalog engine errors hub values",
     "render": "building errors figures progress",
 }
 CLI = (
-    "__init__ catalog checks cli contexts demands engine errors faults figures fits gpus holders"
-    " host hub jupyter launch layers notebook nvml offers plan profile progress pull recipe remote"
-    " render settings translate values watching"
+    "__init__ catalog cdi checks cli contexts demands diagnosis engine errors faults figures fits"
+    " gpus holders host hub jupyter launch layers notebook nvidia nvml offers plan profile progress"
+    " pull recipe remote render settings translate trial values watching"
 )
 
 DOORS = {

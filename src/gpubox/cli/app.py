@@ -29,6 +29,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "GPUs": {"gpus": "gpus"},
     "Images": {"images": "images", "pull": "pull", "build": "build"},
     "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
+    "Trouble": {"doctor": "doctor"},
 }
 
 HELP = {
@@ -43,6 +44,7 @@ HELP = {
     "profiles": "The profiles that there are, or all that one says.",
     "datasets": "The folders that have a name, and whether you may read them.",
     "init": "Write a gpubox.yaml to start from.",
+    "doctor": "What is wrong on this machine, and what to do about it.",
 }
 
 REFLEXES = {

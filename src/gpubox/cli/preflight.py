@@ -51,7 +51,7 @@ def of_image(app: App, plan: Plan, engine: Engine, facts: EngineFacts | None) ->
         gpus = asked_gpus(plan.gpus.gpus, app.machine)
         own = {item.name: item.value for item in plan.environment}
         gated = is_gated(plan.gpus.backend, facts)
-        yield from _on(app.machine, gpus, plan.image, here, own, gated)
+        yield from on(app.machine, gpus, plan.image, here, own, gated)
     if plan.pull == "always" or (here is None and plan.pull == "missing"):
         yield from _of_the_pull(plan.image, plan.registry, engine, facts or engine.facts(), here)
 
@@ -61,13 +61,13 @@ def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Itera
     here, facts = engine.image(image), engine.facts()
     if machine := app.machine:
         gated = is_gated(backend(ALL_GPUS, Facts(caller=app.caller, engine=facts)), facts)
-        each = [list(_on(machine, [gpu], image, here, {}, gated)) for gpu in machine.gpus]
+        each = [list(on(machine, [gpu], image, here, {}, gated)) for gpu in machine.gpus]
         if each and all(any(finding.stops for finding in found) for found in each):
-            yield from _on(machine, machine.gpus, image, here, {}, gated)
+            yield from on(machine, machine.gpus, image, here, {}, gated)
     yield from _of_the_pull(image, registry, engine, facts, here)
 
 
-def _on(
+def on(
     machine: Machine,
     gpus: Sequence[Gpu],
     image: str,

@@ -1,0 +1,392 @@
+"""What `doctor` asks, all at once and of nobody for long: facts go to the diagnosis.
+
+The engine, the driver, the disk and each box may hang; who has not answered in time is not known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as OutOfTimeError
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from gpubox import catalog, cdi, diagnosis, fits, host, jupyter, notebook, nvidia, nvml, trial
+from gpubox.cli import preflight
+from gpubox.diagnosis import BoxSeen, Check, DriverSeen, EngineSeen, ImageUse, NoEngine, Toolkit
+from gpubox.engine import Engine, connect
+from gpubox.errors import GpuboxError
+from gpubox.gpus import Gpu, Machine
+from gpubox.layers import BUILT_IN, Layer, survey
+from gpubox.plan import Caller, EngineFacts, Facts, asked_gpus, backend, is_gated
+from gpubox.profile import Config, Profile
+from gpubox.pull import order
+from gpubox.values import ALL_GPUS, NO_GPUS
+
+if TYPE_CHECKING:
+    from gpubox.cli.app import App
+    from gpubox.engine import Box
+
+Answer = TypeVar("Answer")
+
+_SECONDS, _SECONDS_AFAR = 1.7, 20  # for everything
+_PING_SECONDS, _PING_SECONDS_AFAR, _HTTP_SECONDS = 1, 10, 0.5
+# Asked of the first device node that there is: one that cannot be opened was taken away.
+_REACHES_GPUS = (
+    "for node in /dev/nvidiactl /dev/nvidia[0-9]*; do"
+    ' [ -e "$node" ] || continue; (: <"$node") 2>/dev/null && exit 0; exit 7; done; exit 3'
+)
+_REACHES, _REACHES_NOT = 0, 7
+
+
+class Questions:
+    """Questions under way at once, and one end of the time for all of them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=16)
+        self._due = time.monotonic() + seconds
+
+    def ask(self, question: Callable[..., Answer], *about: Any) -> Callable[[Answer], Answer]:
+        """What waits for the answer; given back instead is what is said where none comes."""
+        asked = self._pool.submit(question, *about)
+
+        def answer(otherwise: Answer) -> Answer:
+            try:
+                return asked.result(timeout=max(self._due - time.monotonic(), 0))
+            except OutOfTimeError:
+                return otherwise
+
+        return answer
+
+
+class Connected(NamedTuple):
+    """The engine, as it says it is; or why there is none."""
+
+    engine: Engine | None
+    seen: EngineSeen | NoEngine
+
+
+def examine(this: App, *, on_gpus: bool) -> Iterator[Check]:
+    """Every check, in the order in which one depends on the other."""
+    elsewhere = _elsewhere(this)
+    questions = Questions(_SECONDS_AFAR if elsewhere else _SECONDS)
+    asked_engine = questions.ask(_connected, this, elsewhere)
+    asked_driver = questions.ask(_driver, this, elsewhere)
+    connected = asked_engine(Connected(None, _SILENT_ENGINE))
+    seen = connected.seen
+    asked_boxes = _asked_boxes(connected.engine, questions)
+    driver = asked_driver(_SILENT_DRIVER)
+    toolkit = questions.ask(_toolkit, this, seen)(Toolkit())
+    yield from diagnosis.of_engine(seen)
+    yield from diagnosis.of_driver(driver)
+    yield from diagnosis.of_toolkit(seen, toolkit, driver)
+    yield from diagnosis.of_cdi(seen, toolkit, _specs(seen, elsewhere), driver)
+    yield from diagnosis.of_cgroups(seen, toolkit)
+    yield from _of_rooms(seen, elsewhere, questions)
+    boxes = None if asked_boxes is None else [answer(_unseen(it)) for it, answer in asked_boxes]
+    yield from diagnosis.of_boxes(boxes, driver.machine, _why_no_boxes(seen))
+    yield from _of_profiles(this, connected, driver, questions)
+    if on_gpus:
+        yield from _of_trials(this, connected, driver)
+
+
+_SILENT_ENGINE = NoEngine(
+    problem="the engine does not answer in time", hint="sudo systemctl restart docker"
+)
+_SILENT_DRIVER = DriverSeen(
+    problem="the NVIDIA driver does not answer in time",
+    hint="sudo dmesg | grep -i nvrm shows why; sudo reboot brings it back",
+)
+
+
+# --- the engine
+
+
+def _elsewhere(this: App) -> str:
+    """Why this machine is not the engine's; empty where it is, or where that is not known."""
+    try:
+        return "" if this.endpoint.local else f"{this.endpoint.host} may be another machine"
+    except GpuboxError:
+        return ""
+
+
+def _socket(this: App) -> str | None:
+    try:
+        host = this.endpoint.host
+    except GpuboxError:
+        return None
+    return host.removeprefix("unix://") if host.startswith("unix://") else None
+
+
+def _connected(this: App, elsewhere: str) -> Connected:
+    try:
+        engine = connect(this.endpoint, _PING_SECONDS_AFAR if elsewhere else _PING_SECONDS)
+        return Connected(engine, engine.seen())
+    except GpuboxError as error:
+        return Connected(None, _no_engine(this, error))
+
+
+def _no_engine(this: App, error: GpuboxError) -> NoEngine:
+    path, caller = _socket(this), this.caller
+    if path is None or Path(path).exists():
+        return NoEngine(problem=error.problem, hint=error.hint)
+    return NoEngine(
+        problem=error.problem,
+        hint=error.hint,
+        installed=host.has_program("dockerd") or Path("/snap/docker").exists(),
+        others=host.engine_sockets(caller.environ, caller.home, path),
+    )
+
+
+# --- the driver, and the way into a box
+
+
+def _driver(this: App, elsewhere: str) -> DriverSeen:
+    if elsewhere:
+        return DriverSeen(elsewhere=elsewhere)
+    files: dict[str, Any] = {
+        "loaded": nvidia.loaded_driver(),
+        "libraries": nvidia.libraries(this.caller.environ),
+        "cards": nvidia.cards(),
+    }
+    try:
+        return DriverSeen(machine=nvml.machine(), **files)
+    except nvml.NoNvml as error:
+        fault = _at_fault(error)
+        return DriverSeen(problem=error.problem, hint=error.hint, at_fault=fault, **files)
+
+
+def _at_fault(error: nvml.NoNvml) -> Literal["driver", "library", "no library"]:
+    if isinstance(error, nvml.NoDriver):
+        return "no library"
+    return "library" if error.code in (0, nvml.VERSION_MISMATCH) else "driver"
+
+
+def _toolkit(this: App, seen: EngineSeen | NoEngine) -> Toolkit:
+    socket = _socket(this)
+    if socket is None or isinstance(seen, NoEngine):
+        return Toolkit()
+    server = host.server(socket)
+    path = server.path or f"{nvidia.PROGRAMS}:{this.caller.environ.get('PATH', '')}"
+    return nvidia.toolkit(path, server.since, seen.runtime)
+
+
+def _specs(seen: EngineSeen | NoEngine, elsewhere: str) -> tuple[cdi.Spec, ...]:
+    if elsewhere:
+        return ()
+    told = seen.cdi_folders if isinstance(seen, EngineSeen) else ()
+    return nvidia.specs(told or cdi.FOLDERS)
+
+
+# --- room
+
+
+def _of_rooms(seen: EngineSeen | NoEngine, elsewhere: str, questions: Questions) -> Iterator[Check]:
+    if elsewhere or isinstance(seen, NoEngine):
+        yield from diagnosis.of_rooms([], elsewhere or "no engine answers")
+        return
+    asked = [questions.ask(host.room, folder) for folder in seen.folders]
+    rooms = [room for answer in asked if (room := answer(None))]
+    yield from diagnosis.of_rooms(rooms, "where this engine keeps images is not seen from here")
+
+
+# --- boxes
+
+
+def _why_no_boxes(seen: EngineSeen | NoEngine) -> str:
+    return "no engine answers" if isinstance(seen, NoEngine) else "they were not listed in time"
+
+
+def _asked_boxes(
+    engine: Engine | None, questions: Questions
+) -> list[tuple[Box, Callable[[BoxSeen], BoxSeen]]] | None:
+    """All that run, each asked for by itself: one may hang."""
+    if engine is None:
+        return None
+    running = questions.ask(_running, engine)(None)
+    return (
+        running if running is None else [(box, questions.ask(_box, engine, box)) for box in running]
+    )
+
+
+def _running(engine: Engine) -> list[Box] | None:
+    try:
+        return [box for box in engine.boxes(stopped=False) if box.state == "running"]
+    except GpuboxError:
+        return None
+
+
+def _unseen(box: Box) -> BoxSeen:
+    return BoxSeen(
+        name=box.name,
+        gpus=box.gpus,
+        ports=box.ports,
+        privileged=None,
+        reaches_gpus=None,
+        open_at=None,
+    )
+
+
+def _box(engine: Engine, box: Box) -> BoxSeen:
+    try:
+        return BoxSeen(
+            name=box.name,
+            gpus=box.gpus,
+            ports=box.ports,
+            privileged=engine.is_privileged(box.id),
+            reaches_gpus=_reaches_gpus(engine, box),
+            open_at=_open_at(engine, box),
+        )
+    except GpuboxError:  # it has ended meanwhile
+        return _unseen(box)
+
+
+def _reaches_gpus(engine: Engine, box: Box) -> bool | None:
+    if box.gpus in ("", "none"):
+        return True
+    try:
+        code = engine.run_in(box.id, "sh", "-c", _REACHES_GPUS)
+    except GpuboxError:  # without a shell, or not with this engine
+        return None
+    return {_REACHES: True, _REACHES_NOT: False}.get(code)
+
+
+def _open_at(engine: Engine, box: Box) -> tuple[str, ...] | None:
+    """Where a Jupyter of its answers without a token; None where it cannot be reached from here."""
+    if not engine.endpoint.local:
+        return None
+    places = [diagnosis.published_at(port) for port in box.ports if port.endswith("/tcp")]
+    if not places and box.kind == "jupyter":  # it has the host's own network
+        served = engine.served(box.id, notebook.KEY)
+        places = [(served.address, served.port)]
+    return tuple(
+        diagnosis.address_text(*place)
+        for place in places
+        if jupyter.lets_anybody_in(*place, seconds=_HTTP_SECONDS)
+    )
+
+
+# --- profiles
+
+
+def _of_profiles(
+    this: App, connected: Connected, driver: DriverSeen, questions: Questions
+) -> Iterator[Check]:
+    caller = this.caller
+    found = survey(
+        cwd=caller.folder,
+        home=caller.home,
+        environ=caller.environ,
+        uid=caller.uid,
+        file=Path(this.file) if this.file else None,
+    )
+    wrong = [(error.problem, error.hint) for error in found.errors]
+    profiles = list[Profile]()
+    if not wrong:  # or what the others lack may stand where nothing can be read
+        profiles = _profiles(found.layers, caller, wrong)
+    files = [layer.name for layer in found.layers if layer.name != BUILT_IN]
+    yield from diagnosis.of_profiles(files, wrong, found.warnings)
+    uses = questions.ask(_uses, caller, profiles, connected, driver.machine)(None)
+    why = driver.elsewhere or driver.problem
+    yield from diagnosis.of_images(uses, driver.machine, why)
+
+
+def _profiles(
+    layers: Sequence[Layer], caller: Caller, wrong: list[tuple[str, str]]
+) -> list[Profile]:
+    """Those that people's files speak of, and those that no word means; all are read."""
+    found = list[Profile]()
+    try:
+        config = Config(tuple(layers), caller.environ, caller.folder)
+        config.datasets()
+        config.registry()
+        meant = [config.default(), config.default("default_jupyter")]
+    except GpuboxError as error:
+        wrong.append((error.problem, error.hint))
+        return found
+    for name in dict.fromkeys((*config.names(), *meant)):
+        try:
+            profile = config.profile(name)
+        except GpuboxError as error:
+            wrong.append((error.problem, error.hint))
+            continue
+        if name in meant or config.owners(name)[-1] != BUILT_IN:
+            found.append(profile)
+    return found
+
+
+def _uses(
+    caller: Caller, profiles: Sequence[Profile], connected: Connected, machine: Machine | None
+) -> list[ImageUse] | None:
+    engine, seen = connected
+    facts = seen.facts if isinstance(seen, EngineSeen) else None
+    try:
+        gated = is_gated(backend(ALL_GPUS, Facts(caller=caller, engine=facts)), facts)
+    except GpuboxError:  # of an engine without GPU requests
+        gated = True
+    return [_use(profile, engine, facts, machine, gated) for profile in profiles]
+
+
+def _use(
+    profile: Profile,
+    engine: Engine | None,
+    facts: EngineFacts | None,
+    machine: Machine | None,
+    gated: bool,
+) -> ImageUse:
+    gpus = asked_gpus(profile.gpus or NO_GPUS, machine)
+    image = fits.choose(profile.images, machine if gpus else None, gpus).image
+    here = None
+    with suppress(GpuboxError):
+        here = engine.image(image) if engine else None
+    own = {name: value for name, value in profile.environment.items() if value is not None}
+    unfit = preflight.on(machine, gpus, image, here, own, gated) if machine and gpus else ()
+    return ImageUse(
+        profile=profile.name,
+        where=profile.image_where,
+        image=image,
+        here=bool(here) if engine else None,
+        pulled=_is_pulled(image, profile.registry) and not (facts and facts.mirrors),
+        unfit=tuple(unfit),
+    )
+
+
+def _is_pulled(image: str, registry: str | None) -> bool:
+    """Whether it would come from where its name says, and not through the registry."""
+    try:
+        return order(image, registry).source == image
+    except GpuboxError:  # which cannot give a digest another name
+        return False
+
+
+# --- a box on each GPU
+
+
+def _of_trials(this: App, connected: Connected, driver: DriverSeen) -> Iterator[Check]:
+    engine, seen = connected
+    if engine is None or isinstance(seen, NoEngine):
+        yield diagnosis.no_trial("no engine answers")
+        return
+    image = _image_with_cuda(engine)
+    if image is None:
+        choice = catalog.candidates(catalog.CudaChoice("12", flavor="base"))
+        machine = driver.machine
+        fitting = fits.choose(choice, machine, machine.gpus if machine else ()).image
+        yield diagnosis.no_trial("no image with CUDA is on the engine", f"gpubox pull {fitting}")
+        return
+    facts = Facts(caller=this.caller, engine=seen.facts, machine=driver.machine)
+    listed = driver.machine.gpus if driver.machine else ()
+    gpus: list[Gpu | None] = [gpu for gpu in listed if not gpu.trouble]
+    for gpu in gpus or [None]:
+        yield diagnosis.of_trial(trial.of(engine, image, gpu, facts))
+
+
+def _image_with_cuda(engine: Engine) -> str | None:
+    """The smallest one that is here; any can be started for a look, whatever the driver."""
+    known = {name: engine.image(name) for name in engine.images()}
+    with_cuda = {
+        name: it.size for name, it in known.items() if it and "CUDA_VERSION" in it.variables
+    }
+    return min(with_cuda, key=lambda name: with_cuda[name], default=None)
