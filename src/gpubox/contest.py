@@ -6,19 +6,26 @@ creates, looks and starts is `launch`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
+from gpubox.claims import NO_CLAIM, SHARED
+from gpubox.gpus import Device, named, overlap
+from gpubox.holders import Container
+from gpubox.values import NO_GPUS
+
+ALL = "all"
 State = str  # of a container, in Docker's words
 _HOLDING = ("running", "paused", "restarting", "removing")
+_UNDECIDED = ("created", "configured", "initialized")  # the last two are Podman's
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A container with GPUs in its label, known by its id.
 
-    `gpus` are UUIDs, of MIG instances with that of their GPU. One that `keeps` them starts again by
+    `gpus` are keys of devices, ALL where only that is known. One that `keeps` them starts again by
     itself (a restart policy), so it holds them in every state; with all who `share` it is at peace.
     """
 
@@ -39,10 +46,33 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
             other
             for other in others
             if other.id != self.id
-            and other.gpus & self.gpus
+            and _meet(self.gpus, other.gpus)
             and not (self.shares and other.shares)
             and (other.holds or other.state == "created")
         ]
+
+
+def claims_of(containers: Iterable[Container], devices: Sequence[Device]) -> list[Claim]:
+    """The claims of boxes, on devices by their keys."""
+    return [
+        Claim(
+            id=box.id,
+            state="created" if box.state in _UNDECIDED else box.state,
+            gpus=frozenset(
+                [ALL] if box.claimed.all else (named(word, devices) for word in box.claimed.ids)
+            ),
+            keeps=box.gpus != NO_GPUS,
+            shares=box.claim == SHARED,
+        )
+        for box in containers
+        if box.claimed != NO_GPUS and box.claim != NO_CLAIM
+    ]
+
+
+def _meet(some: frozenset[str], others: frozenset[str]) -> bool:
+    if ALL in some | others:
+        return bool(some and others)
+    return any(overlap(one, other) for one in some for other in others)
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -205,7 +205,8 @@ def _gpus_api(request: GpuRequest) -> Arguments:
         wanted: dict[str, Any] = {"Driver": "cdi", "DeviceIDs": request.cdi_names}
     else:
         wanted = {"Capabilities": [["gpu"]]}
-        wanted |= {"Count": -1} if request.gpus.all else {"DeviceIDs": list(request.gpus.ids)}
+        ids, count = list(request.gpus.ids), -1 if request.gpus.all else request.gpus.count
+        wanted |= {"DeviceIDs": ids} if ids else {"Count": count}
     return Arguments({"device_requests": [wanted]})
 
 
@@ -214,7 +215,7 @@ def _gpus_line(request: GpuRequest) -> list[Words]:
         return []
     if request.backend == "cdi":
         return [["--device", name] for name in request.cdi_names]
-    wanted = "all" if request.gpus.all else f"device={','.join(request.gpus.ids)}"
+    wanted = f"device={','.join(request.gpus.ids)}" if request.gpus.ids else str(request.gpus)
     return [["--gpus", _comma_separated([wanted])]]
 
 

@@ -39,10 +39,10 @@ from gpubox.holders import Container
 from gpubox.plan import EngineFacts
 from gpubox.unreachable import no_engine, place, too_old, unreachable
 
-OWN = "gpubox.version"
+OWN, TICKET = "gpubox.version", "gpubox.ticket"
 # What `containers.run` itself calls to make of its arguments those of the low-level create.
 _arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
-_ALIVE = ("running", "paused", "restarting")
+_ALIVE, _ENDED = ("running", "paused", "restarting"), ("exited", "stopped", "dead")
 _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
 _OLDEST = (1, 24)  # of the API, that docker-py speaks
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
@@ -65,6 +65,7 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     kind: str
     gpus: str
+    claim: str
     folder: str
     state: str
     status: str
@@ -401,6 +402,25 @@ class Engine:
                 raise
             self.wait_removed(box)
 
+    def remove_unstarted(self, box: str) -> None:
+        """Remove a container that was created and never started; what has moved on stays."""
+        with suppress(EngineError), translated(box):
+            self.api.remove_container(box, v=True)
+
+    def ticket(self, box: str) -> str:
+        """A container that is never started and claims what a stopped box does; its id."""
+        with translated(box):
+            found = self.api.inspect_container(box)
+            said = {
+                name: text
+                for name, text in found["Config"]["Labels"].items()
+                if name.startswith("gpubox.")
+            }
+            made = self.api.create_container(
+                found["Image"], command=["none"], labels={**said, TICKET: box}
+            )
+        return str(made["Id"])
+
     # --- the foreground
 
     def attach(self, box: str, image: str, *, stdin: bool) -> Hijacked:
@@ -469,7 +489,7 @@ class Engine:
         """All boxes on the engine, whoever started them, the latest first; one call."""
         with translated("the engine"):
             found = self.api.containers(all=stopped, filters={"label": OWN})
-        boxes = [_box(item) for item in found if (item.get("Labels") or {}).get(OWN)]
+        boxes = [_box(item) for item in found if _is_box(item.get("Labels") or {})]
         # Docker's order already, not Podman's
         return sorted(boxes, key=lambda box: box.created, reverse=True)
 
@@ -490,7 +510,7 @@ class Engine:
         claim = claims.of_label(labels.get("gpubox.gpus", "")) if labels.get(OWN) else None
         if alive and claim is not None:
             return claim
-        if not alive and claim in (None, values.NO_GPUS):
+        if not alive and (claim in (None, values.NO_GPUS) or item.get("State") not in _ENDED):
             return values.NO_GPUS
         if item["Id"] not in known:
             known[item["Id"]] = self._looked_up(item["Id"], claim)
@@ -761,9 +781,14 @@ def _early(hijacked: Any) -> bytes:
         return b""
 
 
+def _is_box(labels: Mapping[str, str]) -> bool:
+    return OWN in labels and TICKET not in labels
+
+
 def _box(item: Mapping[str, Any]) -> Box:
     labels = item["Labels"]
-    said = {key: labels.get(f"gpubox.{key}", "") for key in ("profile", "owner", "kind", "gpus")}
+    keys = ("profile", "owner", "kind", "gpus", "claim")
+    said = {key: labels.get(f"gpubox.{key}", "") for key in keys}
     return Box(
         id=item["Id"],
         name=_name(item),
@@ -786,6 +811,11 @@ def _container(item: Mapping[str, Any], gpus: values.Gpus) -> Container:
         owner=labels.get("gpubox.owner", ""),
         profile=labels.get("gpubox.profile", ""),
         gpus=gpus,
+        claimed=claims.of_label(labels.get("gpubox.gpus", "") if labels.get(OWN) else ""),
+        claim=labels.get("gpubox.claim", ""),
+        ticket=labels.get(TICKET, ""),
+        state=str(item.get("State") or ""),
+        created=int(item.get("Created") or 0),
     )
 
 

@@ -552,6 +552,11 @@ def is_image_denied(text: str) -> bool:
     return "pull access denied" in text
 
 
+def is_box_gone(text: str) -> bool:
+    """Whether the container that is to start has been removed, or is about to be."""
+    return bool(re.search(r"no such container|marked for removal|removal of cont", text, re.I))
+
+
 def is_name_taken(text: str) -> bool:
     return bool(re.search(r"name \S+ is already in use", text))
 

@@ -236,20 +236,21 @@ def choose(images: Sequence[str], machine: Machine | None, gpus: Sequence[Gpu]) 
     """The first image that fits without a doubt, else one that is possible, else the first."""
     if machine is None or len(images) == 1:
         return Choice(images[0], "")
-    doubts = {image: _doubt(image, machine, gpus) for image in images}
+    doubts = {image: doubt(image, machine, gpus) for image in images}
     best = min(images, key=lambda image: doubts[image])
-    if best == images[0] or doubts[best] == _IMPOSSIBLE:
+    if best == images[0] or doubts[best] == IMPOSSIBLE:
         return Choice(images[0], "")
     return Choice(best, f"driver {machine.driver} knows CUDA {cuda_of(machine)}" + _on(gpus))
 
 
-_IMPOSSIBLE = 2
+IMPOSSIBLE = 2
 
 
-def _doubt(image: str, machine: Machine, gpus: Sequence[Gpu]) -> int:
+def doubt(image: str, machine: Machine, gpus: Sequence[Gpu]) -> int:
+    """How doubtful an image is on GPUs by its name: 0, 1 where it may run, or IMPOSSIBLE."""
     demand = demands.of_image(image)
     found = list(findings(image, demand, machine, gpus)) if demand else []
-    return max((_IMPOSSIBLE if finding.stops else 1 for finding in found), default=0)
+    return max((IMPOSSIBLE if finding.stops else 1 for finding in found), default=0)
 
 
 def _on(gpus: Sequence[Gpu]) -> str:

@@ -24,7 +24,11 @@ _SHOWN = 40  # characters of a command line
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """A container and the GPUs that it holds; a stopped one holds none. Only a box has an owner."""
+    """A container and the GPUs that it holds: a stopped one holds none, one only created not yet.
+
+    Only a box has an owner and a `claim`, in the words of `claims`, on what its label `claimed`.
+    `state` is Docker's word, `created` in Unix seconds. A box of a box is its `ticket`, by that id.
+    """
 
     id: str
     name: str
@@ -32,6 +36,11 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     profile: str = ""
     gpus: Gpus = NO_GPUS
+    claimed: Gpus = NO_GPUS
+    claim: str = ""
+    ticket: str = ""
+    state: str = ""
+    created: int = 0
 
 
 class Program(msgspec.Struct, frozen=True):

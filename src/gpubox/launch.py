@@ -1,4 +1,4 @@
-"""A plan becomes a running box: have pulled what is missing, create, attach, start.
+"""A plan becomes a running box: have pulled what is missing, create, win its GPUs, attach, start.
 
 What fails leaves nothing behind. Knows the order of things; the engine does them, the screen is the
 caller's.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Protocol
@@ -17,16 +17,23 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from gpubox import faults, host, pull, terminal
-from gpubox.engine import Engine, Exit, Hijacked, ImageMissing
+from gpubox import claims, contest, faults, host, pull, terminal
+from gpubox.contest import Claim
+from gpubox.engine import Box, Engine, Exit, Hijacked, ImageMissing
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.faults import EngineSaid
+from gpubox.holders import Holding
 from gpubox.identity import GROUP, PASSWD, archive
+from gpubox.pick import NotFree
 from gpubox.plan import Facts, Plan
 from gpubox.streams import stream
+from gpubox.survey import Survey
 from gpubox.terminal import Ending, How
 from gpubox.translate import arguments
+from gpubox.values import NO_GPUS
 
+_PULSE, _PATIENCE = 0.2, 10  # seconds between two looks, and for a starter that does not move
+_HELD_PULSE = 2  # seconds between two looks at GPUs that others have
 _INIT = re.compile(r"init -- |runc init$")  # before it becomes the command
 _INIT_SECONDS = 5
 
@@ -61,16 +68,61 @@ class Started(msgspec.Struct, frozen=True):
     foreground: Foreground | None = None
 
 
+class Lost(Exception):
+    """Somebody else gets the GPUs of a box that was created; `to` them, by their claims."""
+
+    def __init__(self, to: Sequence[Claim] = ()) -> None:
+        super().__init__()
+        self.to = to
+
+
 class Launch(msgspec.Struct, frozen=True):
-    """One start. `planned` makes the plan from facts, anew when the engine has changed them."""
+    """One start. `planned` makes the plan from facts, anew when the engine has changed them.
+
+    While others have the GPUs a plan is waited for, `until` a time of the monotonic clock.
+    """
 
     engine: Engine
     planned: Callable[[Facts], Plan]
+    survey: Survey
     screen: Screen
+    until: float = 0
 
     def detached(self, facts: Facts) -> Started:
         """Start the box in the background."""
         return self._replanned(facts, self._start_detached)
+
+    def again(self, box: Box, facts: Facts) -> None:
+        """Start a stopped box again, if nobody has taken its GPUs meanwhile."""
+        if claims.of_label(box.gpus) == NO_GPUS or box.claim == claims.NO_CLAIM:
+            self.engine.start(box.id, box.image)
+            return
+        while rivals := self._started_with_ticket(box, facts.holdings):
+            if any(rival.holds for rival in rivals):
+                raise self._taken(box, rivals)
+            self._outlast(rivals, facts.holdings)
+
+    def _started_with_ticket(self, box: Box, holdings: Sequence[Holding]) -> Sequence[Claim]:
+        """Start a stopped box under the claim of one that is new; or who has its GPUs instead."""
+        with terminal.Signals() as signals:
+            ticket = self.engine.ticket(box.id)
+            try:
+                self._win(ticket, signals, holdings, but=box.id)
+                self.engine.start(box.id, box.image)
+            except Lost as lost:
+                return lost.to
+            finally:
+                self.engine.remove(ticket)
+        return ()
+
+    def _taken(self, box: Box, rivals: Sequence[Claim]) -> NotFree:
+        ids = {rival.id for rival in rivals}
+        others = [it for it in self.engine.boxes(stopped=True) if it.id in ids]
+        whose = " and ".join(dict.fromkeys(f"{it.name}, {it.owner}'s box" for it in others))
+        return NotFree(
+            f"the GPUs of {box.name} are held by {whose or 'another box'}",
+            "gpubox gpus shows which are free",
+        )
 
     def foreground(
         self, facts: Facts, on_start: Callable[[Started], None]
@@ -84,20 +136,39 @@ class Launch(msgspec.Struct, frozen=True):
 
     # --- plans
 
-    def _replanned(self, facts: Facts, start: Callable[[Plan], Started]) -> Started:
+    def plan(self, facts: Facts) -> tuple[Plan, Facts]:
+        """A plan, waited for while others have its GPUs, and the facts that it was made from."""
+        waits = False
+        while True:
+            try:
+                return self.planned(facts), facts
+            except NotFree as held:
+                left = self.until - time.monotonic()
+                if left <= 0:
+                    raise
+                if not waits:
+                    self.screen.say(f"waiting: {held.problem}")
+                waits = True
+            time.sleep(min(left, _HELD_PULSE))
+            facts = self.survey.of(facts)
+
+    def _replanned(self, facts: Facts, start: Callable[[Plan, Facts], Started]) -> Started:
         """Start by a plan, and by a new one each time the engine tells something new."""
         pulled = False
         while True:
-            plan = self.planned(facts)
+            plan, facts = self.plan(facts)
             try:
                 if plan.pull == "always" and not pulled:
                     raise ImageMissing(plan.image)
-                return start(plan)
+                return start(plan, facts)
+            except Lost as lost:
+                self._outlast(lost.to, facts.holdings)
+                facts = self.survey.of(facts)
             except ImageMissing:
                 if pulled or plan.pull == "never":
                     raise pull.missing(plan.image) from None
                 pull.get(self.engine, plan.image, plan.registry, self.screen)
-                pulled = True
+                pulled, facts = True, self.survey.of(facts) if plan.contested else facts
             except EngineSaid as refusal:
                 facts = self._changed(facts, plan, refusal)
 
@@ -114,6 +185,8 @@ class Launch(msgspec.Struct, frozen=True):
             return replace(facts, jupyter_port=facts.jupyter_port + 1)
         if faults.is_port_taken(refusal.text):
             raise self._port_taken(plan, refusal)
+        if plan.contested and faults.is_box_gone(refusal.text):
+            return self.survey.of(facts)  # it was so slow that somebody removed it
         raise refusal
 
     def _port_taken(self, plan: Plan, refusal: EngineSaid) -> EngineError:
@@ -129,15 +202,17 @@ class Launch(msgspec.Struct, frozen=True):
 
     # --- starts
 
-    def _start_detached(self, plan: Plan) -> Started:
+    def _start_detached(self, plan: Plan, facts: Facts) -> Started:
         said = arguments(plan)
-        with terminal.Signals():  # none may strike between create and start
-            plain = not said.host_config and not plan.as_caller
+        with terminal.Signals() as signals:  # none may strike between create and start
+            plain = not said.host_config and not plan.as_caller and not plan.contested
             if plain and self.engine.image(plan.image):
                 started = Started(self.engine.run_detached(said), plan)
             else:
                 started = Started(self._create(plan), plan)
                 with self._or_removed(started.box):
+                    if plan.contested:
+                        self._win(started.box, signals, facts.holdings)
                     self.engine.start(started.box, plan.image)
             if plan.init:
                 _see_beyond_init(self.engine, started)
@@ -151,11 +226,13 @@ class Launch(msgspec.Struct, frozen=True):
                 self.engine.put(box, archive(texts, plan.as_caller))
         return box
 
-    def _start_attached(self, held: ExitStack, plan: Plan) -> Started:
+    def _start_attached(self, held: ExitStack, plan: Plan, facts: Facts) -> Started:
         with ExitStack() as attempt:
             signals = attempt.enter_context(terminal.Signals())
             box = self._create(plan)
             with self._or_removed(box):
+                if plan.contested:
+                    self._win(box, signals, facts.holdings)
                 streams = self.engine.attach(box, plan.image, stdin=plan.interactive)
                 ended = self.engine.exit_of(box)
                 self.engine.start(box, plan.image)
@@ -172,6 +249,55 @@ class Launch(msgspec.Struct, frozen=True):
         except BaseException:
             self.engine.remove(box)
             raise
+
+    # --- GPUs that several want
+
+    def _win(
+        self, box: str, signals: terminal.Signals, holdings: Sequence[Holding], but: str = ""
+    ) -> None:
+        """Wait until the GPUs of a created box are its own; Lost where another gets them.
+
+        A starter that has not moved for long is removed: it was killed, or will find its box gone.
+        """
+        patience = _Patience(self.engine)
+        while True:
+            seen = self.survey.claims(holdings)
+            mine = next((claim for claim in seen if claim.id == box), None)
+            if mine is None:
+                raise Lost
+            said = contest.verdict(mine, [claim for claim in seen if claim.id != but])
+            if said.do == "lost":
+                raise Lost(said.others)
+            if said.do == "start":
+                return
+            patience.wait(said.others)
+            if {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} & set(signals.arrived()):
+                raise KeyboardInterrupt
+
+    def _outlast(self, rivals: Sequence[Claim], holdings: Sequence[Holding]) -> None:
+        """Wait until those that won have started, or have come to nothing."""
+        patience, ids = _Patience(self.engine), {rival.id for rival in rivals}
+        while True:
+            seen = self.survey.claims(holdings)
+            undecided = [it for it in seen if it.id in ids and it.state == "created"]
+            if not undecided:
+                return
+            patience.wait(undecided)
+
+
+class _Patience:
+    """Waits a moment for other starters, and no longer than `_PATIENCE` for any of them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._since: dict[str, float] = {}
+
+    def wait(self, rivals: Sequence[Claim]) -> None:
+        now = time.monotonic()
+        for rival in rivals:
+            if now - self._since.setdefault(rival.id, now) > _PATIENCE:
+                self._engine.remove_unstarted(rival.id)
+        time.sleep(_PULSE)
 
 
 def port_holder(engine: Engine, number: int) -> str | None:

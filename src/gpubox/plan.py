@@ -6,7 +6,8 @@ Every question is answered here and nothing is done. Pure: knows no files, no en
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,16 +15,20 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox import __version__, fits, notebook, values
+from gpubox.claims import NO_CLAIM, SHARED
 from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
-from gpubox.gpus import Gpu, Machine, chosen
+from gpubox.gpus import Device, Gpu, Machine, chosen, named
+from gpubox.holders import Holding
+from gpubox.layers import BUILT_IN
+from gpubox.pick import pick, refuse_held
 from gpubox.profile import Profile
 
 Kind = Literal["shell", "command", "jupyter"]
 Pull = Literal["missing", "always", "never"]
 
 LABEL = "gpubox."
-VISIBLE = "NVIDIA_VISIBLE_DEVICES"
+VISIBLE, ORDER = "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 
@@ -74,12 +79,20 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     `files` holds the text of each file that the profile names; `taken` are names in use;
     `no_hook` says that the engine has just refused the usual GPU request; below `jupyter_port`
     the ports from 8888 on were found taken. Without a `machine` the reason is in `unseen`.
+
+    `holdings` say who has which GPU, `last` are the UUIDs of those that the caller had last,
+    `wanted` the keys of those that other starters are about to take. `printed` is a plan that
+    nobody carries out.
     """
 
     caller: Caller
     engine: EngineFacts | None = None
     machine: Machine | None = None
     unseen: str = ""
+    holdings: tuple[Holding, ...] = ()
+    last: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
+    printed: bool = False
     files: Mapping[str, str] | None = None
     taken: frozenset[str] = frozenset()
     no_hook: bool = False
@@ -99,6 +112,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     port: int | None = None
     public: bool = False
+    share: bool = False
 
 
 # --- what will happen
@@ -107,8 +121,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A box, whole: nothing is left to be decided. Attributes bear the settings' names.
 
-    `notes` are assumptions and surprises, a sentence each, that the person should read. A box
-    `as_caller` gets that person's name, groups and home before it starts.
+    `notes` are assumptions and surprises, a sentence each, that the person should read, `reasons`
+    are why these GPUs were taken. A box `as_caller` gets that person's name, groups and home before
+    it starts; a `contested` one has GPUs that others may want at the same time.
     """
 
     name: str
@@ -148,7 +163,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     as_caller: Caller | None = None
     named_by_caller: bool = False
     port_by_caller: bool = False
+    contested: bool = False
     notes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
     @property
     def program(self) -> str:
@@ -167,7 +184,8 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     kind = ask.kind or ("command" if ask.command or profile.command else "shell")
     tty, interactive = _streams(ask, kind, caller)
     name = ask.name or _free_name(f"{_safe(profile.name)}-{_safe(caller.name)}", facts.taken)
-    gpus = profile.gpus if profile.gpus is not None else values.NO_GPUS
+    given = _given(profile, ask, facts)
+    gpus = given.gpus
     image, image_notes = _image(profile, gpus, facts)
     _refuse_what_podman_ignores(profile, gpus, facts)
     own = ask.command or profile.command
@@ -188,9 +206,9 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         interactive=interactive,
         pull=ask.pull,
         gpus=GpuRequest(gpus, backend(gpus, facts)),
-        environment=_environment(profile, ask, gpus, caller, kind),
+        environment=_environment(profile, ask, given, caller, kind),
         env_file=_env_files(profile, facts),
-        labels=_labels(profile, kind, gpus, caller),
+        labels=_labels(profile, kind, given, caller),
         volumes=profile.volumes,
         ports=ports,
         working_dir=profile.working_dir
@@ -215,7 +233,10 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         as_caller=caller if as_caller else None,
         named_by_caller=ask.name is not None,
         port_by_caller=_port_said(profile, ask),
+        contested=given.claim in ("", SHARED) and gpus != values.NO_GPUS,
+        reasons=given.reasons,
         notes=(
+            *given.notes,
             *image_notes,
             *port_notes,
             *_gpu_notes(profile, gpus),
@@ -304,15 +325,15 @@ def _hostname(profile: Profile, name: str) -> str | None:
 
 
 def _labels(
-    profile: Profile, kind: Kind, gpus: values.Gpus, caller: Caller
+    profile: Profile, kind: Kind, given: Given, caller: Caller
 ) -> tuple[tuple[str, str], ...]:
-    claim = [gpu if "-" in gpu else f"index:{gpu}" for gpu in gpus.ids]
     own = {
         "profile": profile.name,
         "owner": caller.name,
         "folder": str(caller.folder),
         "kind": kind,
-        "gpus": ",".join(claim) or str(gpus),
+        "gpus": ",".join(given.claimed) or str(given.gpus),
+        **({"claim": given.claim} if given.claim else {}),
         "version": __version__,
     }
     return (*profile.labels.items(), *((LABEL + key, text) for key, text in own.items()))
@@ -339,6 +360,104 @@ def asked_gpus(gpus: values.Gpus, machine: Machine | None) -> tuple[Gpu, ...]:
 
 
 # --- GPUs
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPUs of a box, as they are asked of the engine, and as its label `claimed` them.
+
+    `claim` is what its label says of that, in the words of `claims`.
+    """
+
+    gpus: values.Gpus
+    claimed: tuple[str, ...] = ()
+    claim: str = ""
+    notes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+def _given(profile: Profile, ask: Ask, facts: Facts) -> Given:
+    """Which GPUs the box gets: those that are named, or some that are free."""
+    asked = profile.gpus if profile.gpus is not None else values.NO_GPUS
+    share = ask.share or asked.share
+    asked = replace(asked, share=False)
+    if asked == values.NO_GPUS:
+        return Given(gpus=asked)
+    claim = SHARED if share else ""
+    if asked.count and (facts.machine is None or facts.engine is None):
+        return _unpicked(profile, asked, claim, facts)
+    if asked.count:
+        picked = pick(
+            asked.count,
+            facts.holdings,
+            doubt=partial(_doubt, profile.images, facts.machine),
+            last=facts.last,
+            wanted=facts.wanted,
+            share=share,
+        )
+        return Given(
+            gpus=values.Gpus(tuple(_spelt(device, facts.engine) for device in picked.devices)),
+            claimed=tuple(map(_claimed, picked.devices)),
+            claim=claim,
+            notes=(picked.said,),
+            reasons=picked.reasons,
+        )
+    named = _named(asked, facts.holdings)
+    if not facts.printed:
+        refuse_held(named, facts.holdings, share=share)
+    known = {device.key: _claimed(device) for device in named}
+    words = [_claim_of(word, known, facts) for word in asked.ids]
+    if asked.all and facts.machine:
+        words = [*known.values()]
+    return Given(gpus=asked, claimed=tuple(words), claim=claim)
+
+
+def _unpicked(profile: Profile, asked: values.Gpus, claim: str, facts: Facts) -> Given:
+    """Where it is not seen which are free, the built-in default alone becomes all."""
+    why = facts.unseen or "the engine was not asked"
+    if profile.where("gpus").startswith(BUILT_IN):
+        note = f"the box gets all GPUs; which are free is not seen: {why}"
+        return Given(gpus=values.ALL_GPUS, claim=NO_CLAIM, notes=(note,))
+    if facts.printed:
+        note = f"assumed: GPUs that are free; --gpus {asked} alone is Docker's first ones ({why})"
+        return Given(gpus=asked, claim=claim, notes=(note,))
+    raise EngineError(
+        f"{asked} free GPU{'s'[: asked.count != 1]} cannot be picked: {why}",
+        "name them, like --gpus device=0, or say --gpus all",
+    )
+
+
+def _doubt(images: Sequence[str], machine: Machine | None, device: Device) -> int:
+    """How doubtful the best of the images is on a GPU, or on that of which it is an instance."""
+    gpus = chosen(machine, [device.index], all=False)
+    if machine is None or not gpus:
+        return 0
+    return min(fits.doubt(image, machine, gpus) for image in images)
+
+
+def _named(asked: values.Gpus, holdings: Sequence[Holding]) -> list[Device]:
+    devices = [holding.device for holding in holdings]
+    if asked.all:
+        return [device for device in devices if ":" not in device.index]
+    keys = {named(word, devices) for word in asked.ids} | {"all"}  # where no driver lists them
+    return [device for device in devices if device.key in keys]
+
+
+def _claim_of(word: str, known: Mapping[str, str], facts: Facts) -> str:
+    devices = [holding.device for holding in facts.holdings]
+    return known.get(named(word, devices)) or (word if "-" in word else f"index:{word}")
+
+
+def _claimed(device: Device) -> str:
+    """How a label names a GPU: for ever, if its driver says how."""
+    return device.uuid or f"index:{device.index}"
+
+
+def _spelt(device: Device, engine: EngineFacts | None) -> str:
+    """How this engine is asked for a GPU: by its UUID, unless its CDI devices are only numbered."""
+    listed = set(engine.cdi_devices) if engine else set()
+    numbered = f"nvidia.com/gpu={device.index}" in listed
+    by_uuid = device.uuid and (not numbered or f"nvidia.com/gpu={device.uuid}" in listed)
+    return device.uuid if by_uuid else device.index
 
 
 def _refuse_what_podman_ignores(profile: Profile, gpus: values.Gpus, facts: Facts) -> None:
@@ -410,7 +529,7 @@ def is_secret(variable: str) -> bool:
 
 
 def _environment(
-    profile: Profile, ask: Ask, gpus: values.Gpus, caller: Caller, kind: Kind
+    profile: Profile, ask: Ask, given: Given, caller: Caller, kind: Kind
 ) -> tuple[Variable, ...]:
     own: dict[str, str] = {}
     if _is_caller(profile, caller):
@@ -429,7 +548,10 @@ def _environment(
             found[name] = Variable(name, value, is_secret(name))
         elif name in caller.environ:
             found[name] = Variable(name, caller.environ[name], secret=True, inherited=True)
-    if gpus == values.NO_GPUS:
+    if given.claimed and not any("index:" in gpu for gpu in given.claimed):
+        # CUDA's own numbers are by speed, else by place, as everybody else's
+        found.setdefault(ORDER, Variable(ORDER, "PCI_BUS_ID"))
+    if given.gpus == values.NO_GPUS:
         # every CUDA image says `all`, which a default NVIDIA runtime would obey
         found[VISIBLE] = Variable(VISIBLE, "void")
     if ask.token is not None:

@@ -194,9 +194,8 @@ def _dataset(said: Said) -> list[tuple[str, str]]:
 def _gpus(said: Said) -> Gpus:
     if isinstance(said.value, list):
         return values.gpu_ids(",".join(words(said, shlex.split)))
-    if isinstance(said.value, dict):
-        raise ValueError("write all, none, or the GPUs: [0, 2]")
-    return values.gpus(str(said.value))
+    plain = said.plain()
+    return values.long_gpus(plain) if isinstance(plain, dict) else values.gpus(str(plain))
 
 
 def _command(said: Said) -> tuple[str, ...]:
@@ -349,7 +348,7 @@ SETTINGS: tuple[Setting, ...] = (
         "gpus",
         Text | Texts | Record,
         _gpus,
-        "all, none, or exactly these: 0,2 or device=3 or GPU-<uuid>",
+        "all, none, a number (any that are free), or exactly these: 0,2 or device=3 or GPU-<uuid>",
         "--gpus",
         said=say.gpus,
         metavar="GPUS",

@@ -360,13 +360,16 @@ def restart(text: str) -> str:
 
 
 class Gpus(msgspec.Struct, frozen=True):
-    """Which GPUs were asked for: all, none, or exactly those `ids` (indexes, UUIDs, MIG names)."""
+    """Which GPUs were asked for: all, none, exactly those `ids` (indexes, UUIDs, MIG names), or any
+    `count` that are free. With other boxes that `share`, too, they are shared."""
 
     ids: tuple[str, ...] = ()
     all: bool = False
+    count: int = 0
+    share: bool = False
 
     def __str__(self) -> str:
-        return "all" if self.all else ",".join(self.ids) or "none"
+        return "all" if self.all else ",".join(self.ids) or (str(self.count or "none"))
 
 
 ALL_GPUS = Gpus(all=True)
@@ -387,10 +390,7 @@ def gpu_ids(text: str) -> Gpus:
 
 
 def gpus(text: str) -> Gpus:
-    """`all`, `none`, `0,2`, `device=3`, `GPU-...`, `MIG-...`.
-
-    A number alone is a count, which Docker takes as the first N of the machine, whoever uses them.
-    """
+    """`all`, `none`, `2` (any two that are free), `0,2`, `device=3`, `GPU-...`, `MIG-...`."""
     text = text.strip().strip("\"'")
     if text in ("all", "none"):
         return ALL_GPUS if text == "all" else NO_GPUS
@@ -399,11 +399,20 @@ def gpus(text: str) -> Gpus:
         return gpu_ids(exact)
     if int(text) == 0:
         raise ValueError("0 can mean two things: device=0 is the first GPU, none is no GPU")
-    example = "0" if int(text) == 1 else "0,1"
-    raise ValueError(
-        f"{text} is a count, and free GPUs cannot be picked yet (Docker's own count means the first"
-        f" ones, whoever uses them); name them, like device={example}, or say all"
-    )
+    return Gpus(count=int(text))
+
+
+def long_gpus(item: Mapping[str, Any]) -> Gpus:
+    """Compose's long form, and whether they are shared: `{count: 1, share: true}`."""
+    unknown = set(item) - {"count", "device_ids", "share"}
+    if unknown or ("count" in item) == ("device_ids" in item):
+        raise ValueError("GPUs written as a mapping have count or device_ids, and perhaps share")
+    ids = item.get("device_ids")
+    found = gpus(str(item["count"])) if ids is None else gpu_ids(",".join(map(str, ids)))
+    share = truth(str(item.get("share") or "false"))
+    if share and found == NO_GPUS:
+        raise ValueError("no GPU is nothing to share")
+    return msgspec.structs.replace(found, share=share)
 
 
 # --- references of images

@@ -10,7 +10,7 @@ import json
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,128 +25,21 @@ from lab.nvml import GIB, GPU_IS_LOST, MACHINES, Machine, Process
 from lab.program import Gpubox
 from lab.tmux import Window, window
 from lab.waiting import wait_until
+from lab.workstation import MACHINE, PROFILE, SOMEBODY, Workstation, outsider, program_of, using
 
-PROFILE = "cuda8-cudnn5"
-MACHINE = MACHINES["1080ti-535"]
 ROW = [
     f"{index}    {card.uuid[:12]}  GeForce GTX 1080 Ti" for index, card in enumerate(MACHINE.cards)
 ]
 UUIDS = [card.uuid for card in MACHINE.cards]
-SOMEBODY = 65534  # Debian's `nobody`
 HEAD = "GPU  UUID          MODEL                MEMORY        UTIL  TEMP  STATE"
 CTRL_C, CTRL_Z = "\x03", "\x1a"
-Done = subprocess.CompletedProcess[bytes]
-
-
-def using(machine: Machine, *pids: int | None, memory: int = 2 * GIB) -> Machine:
-    """The machine with a computing process on each of its first GPUs, or none on it."""
-    for index, pid in enumerate(pids):
-        if pid:
-            machine = machine.with_card(
-                index, used=memory, utilization=(90, 30), processes=(Process(pid, memory),)
-            )
-    return machine
-
-
-class Lab:
-    """A machine, an engine, and the people on it."""
-
-    def __init__(
-        self, engine: PrivateEngine, gpubox: Gpubox, serve: Callable[[Machine], dict[str, str]]
-    ) -> None:
-        self.engine, self.gpubox, self._serve = engine, gpubox, serve
-        self.on(MACHINE)
-
-    def on(self, machine: Machine) -> None:
-        self.gpubox.env |= self._serve(machine)
-
-    def box(self, *words: str, uid: int = 0) -> str:
-        """The name of a box of root's, or of somebody's, which sleeps."""
-        caller: list[str | Path] = []
-        if uid:
-            can = ("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override")
-            caller = ["setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", *can]
-        command = ("run", "-d", *words, PROFILE, "sleep", "600")
-        return self._said(*caller, self.gpubox.program, *command)
-
-    def docker(self, *words: str) -> str:
-        return self._said(self.engine.docker, *words)
-
-    def container(self, name: str, *words: str) -> str:
-        """The name of a container that docker itself started, and that sleeps."""
-        self.docker("run", "-d", "--name", name, *words, STAND_IN, "sleep", "600")
-        return name
-
-    def _said(self, *words: str | Path) -> str:
-        done = subprocess.run(
-            words, env=self.gpubox.env, cwd=self.gpubox.cwd, capture_output=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.decode().strip()
-
-    def pid(self, name: str) -> int:
-        """The number that this machine gives to what sleeps in a container.
-
-        The engine has numbers of its own, and a small first process is around what sleeps.
-        """
-        inside = self.docker("inspect", "-f", "{{.State.Pid}}", name)
-        return wait_until(lambda: self._sleeper(inside), what=f"the process of {name}")
-
-    def _sleeper(self, inside: str) -> int:
-        for status in Path("/proc").glob("[0-9]*/status"):
-            try:
-                lines = status.read_text().splitlines()
-                (numbers,) = [line.split()[1:] for line in lines if line.startswith("NSpid:")]
-                if numbers[1:2] == [inside] and self._is_below(int(numbers[0])):
-                    outer = numbers[0]
-                    children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
-                    family = [int(number) for number in (outer, *children)]
-                    return next((pid for pid in family if _program_of(pid)[0] == "sleep"), 0)
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended meanwhile
-        return 0
-
-    def _is_below(self, pid: int) -> bool:
-        while pid > 1 and pid != self.engine.pid:
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            pid = next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))
-        return pid == self.engine.pid
-
-    def __call__(self, *words: str, env: Mapping[str, str] | None = None) -> Done:
-        return self.gpubox("gpus", *words, env=env)
-
-    def json(self) -> list[dict[str, Any]]:
-        done = self("--json")
-        assert (done.returncode, done.stderr) == (0, b"")
-        found: list[dict[str, Any]] = json.loads(done.stdout)
-        return found
-
-    def states(self) -> list[str]:
-        return [row["sentence"] for row in self.json()]
 
 
 @pytest.fixture
 def lab(
     used_engine: PrivateEngine, gpubox: Gpubox, nvml: Callable[[Machine], dict[str, str]]
-) -> Lab:
-    return Lab(used_engine, gpubox, nvml)
-
-
-@contextmanager
-def outsider(*words: str | Path, uid: int = 0) -> Iterator[int]:
-    """A process that is in no container."""
-    caller = ("setpriv", "--reuid", str(uid), "--clear-groups") if uid else ()
-    process = subprocess.Popen([*caller, *words])
-    try:
-        wait_until(lambda: _program_of(process.pid) == [*map(str, words)], what="its program")
-        yield process.pid
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _program_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+) -> Workstation:
+    return Workstation(used_engine, gpubox, nvml)
 
 
 def given(engine: PrivateEngine, index: int) -> tuple[str, str]:
@@ -159,7 +52,9 @@ def given(engine: PrivateEngine, index: int) -> tuple[str, str]:
 # Joining ---------------------------------------------------------------------------------------
 
 
-def test_a_table_joins_gpu_process_container_and_person(engine: PrivateEngine, lab: Lab) -> None:
+def test_a_table_joins_gpu_process_container_and_person(
+    engine: PrivateEngine, lab: Workstation
+) -> None:
     mine = lab.box("--gpus", "device=0")
     theirs = lab.box("--gpus", "device=1", uid=SOMEBODY)
     container = lab.container("web", *given(engine, 2))
@@ -180,7 +75,7 @@ def test_a_table_joins_gpu_process_container_and_person(engine: PrivateEngine, l
     assert done.stdout.decode().splitlines() == rows
 
 
-def test_json_is_a_list_of_objects_of_one_shape(engine: PrivateEngine, lab: Lab) -> None:
+def test_json_is_a_list_of_objects_of_one_shape(engine: PrivateEngine, lab: Workstation) -> None:
     mine = lab.box("--gpus", "device=0")
     pid = lab.pid(mine)
     lab.on(using(MACHINE, pid))
@@ -218,7 +113,7 @@ def test_json_is_a_list_of_objects_of_one_shape(engine: PrivateEngine, lab: Lab)
     ]
 
 
-def test_only_what_may_go_on_holds_a_gpu(engine: PrivateEngine, lab: Lab) -> None:
+def test_only_what_may_go_on_holds_a_gpu(engine: PrivateEngine, lab: Workstation) -> None:
     ended, paused, comes_back = (
         lab.box("--gpus", f"device={index}", *more)
         for index, more in enumerate(((), (), ("--restart", "unless-stopped")))
@@ -232,7 +127,7 @@ def test_only_what_may_go_on_holds_a_gpu(engine: PrivateEngine, lab: Lab) -> Non
     assert lab.states() == [*["mine, idle now"] * 3, "held by container once, idle now"]
 
 
-def test_whoever_is_privileged_has_all(cdi_engine: PrivateEngine, lab: Lab) -> None:
+def test_whoever_is_privileged_has_all(cdi_engine: PrivateEngine, lab: Workstation) -> None:
     lab.box("--gpus", "device=1", uid=SOMEBODY)
     container = lab.container("prober", "--privileged")
     lab.on(using(MACHINE, None, None, lab.pid(container)))
@@ -245,20 +140,20 @@ def test_whoever_is_privileged_has_all(cdi_engine: PrivateEngine, lab: Lab) -> N
     ]
 
 
-def test_a_box_that_computes_where_it_claims_nothing_is_seen(lab: Lab) -> None:
+def test_a_box_that_computes_where_it_claims_nothing_is_seen(lab: Workstation) -> None:
     mine = lab.box("--gpus", "none")
     lab.on(using(MACHINE, lab.pid(mine)))
     assert lab.states() == ["mine, working", *["free"] * 3]
 
 
-def test_all_and_several_are_held_by_all_who_have_them(lab: Lab) -> None:
+def test_all_and_several_are_held_by_all_who_have_them(lab: Workstation) -> None:
     lab.box("--gpus", "all")
     lab.box("--gpus", UUIDS[2], uid=SOMEBODY)
     alone = "mine, idle now"
     assert lab.states() == [alone, alone, "held by nobody and root, idle now", alone]
 
 
-def test_a_process_that_ends_or_hides_is_only_not_known(lab: Lab) -> None:
+def test_a_process_that_ends_or_hides_is_only_not_known(lab: Workstation) -> None:
     with outsider("sleep", "600") as gone:
         pass
     process = subprocess.Popen(["true"])
@@ -274,7 +169,7 @@ def test_a_process_that_ends_or_hides_is_only_not_known(lab: Lab) -> None:
         process.wait()
 
 
-def test_a_number_is_of_this_machine_and_not_of_a_container(lab: Lab) -> None:
+def test_a_number_is_of_this_machine_and_not_of_a_container(lab: Workstation) -> None:
     """Within a namespace of processes the same number is another one."""
     lab.on(using(MACHINE, 1))
     apart = ("unshare", "--pid", "--fork", "--mount-proc", lab.gpubox.program, "gpus", "--json")
@@ -283,11 +178,11 @@ def test_a_number_is_of_this_machine_and_not_of_a_container(lab: Lab) -> None:
     assert first["sentence"] == "used by pid 1, which is not seen here"
 
 
-def test_a_command_cannot_write_on_the_screen(lab: Lab) -> None:
+def test_a_command_cannot_write_on_the_screen(lab: Workstation) -> None:
     script = "exec -a 'py\x1b[31mthon\n' sleep 600"
     with subprocess.Popen(["bash", "-c", script]) as process:
         try:
-            wait_until(lambda: "thon" in "".join(_program_of(process.pid)[:1]))
+            wait_until(lambda: "thon" in "".join(program_of(process.pid)[:1]))
             lab.on(using(MACHINE, process.pid))
             out = lab().stdout.decode()
         finally:
@@ -298,7 +193,7 @@ def test_a_command_cannot_write_on_the_screen(lab: Lab) -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_letters_that_a_screen_lacks_are_no_accident(
-    lab: Lab, tmp_path: Path, encoding: str
+    lab: Workstation, tmp_path: Path, encoding: str
 ) -> None:
     program = tmp_path / "tränen→"
     shutil.copy("/bin/sleep", program)
@@ -330,8 +225,8 @@ def with_runtimes() -> Iterator[PrivateEngine]:
 @pytest.fixture
 def beside(
     with_runtimes: PrivateEngine, tmp_path: Path, nvml: Callable[[Machine], dict[str, str]]
-) -> Iterator[Lab]:
-    made = Lab(with_runtimes, Gpubox(tmp_path, with_runtimes.env), nvml)
+) -> Iterator[Workstation]:
+    made = Workstation(with_runtimes, Gpubox(tmp_path, with_runtimes.env), nvml)
     yield made
     if names := made.docker("ps", "-aq").split():
         made.docker("rm", "-f", *names)
@@ -360,14 +255,14 @@ WEB = "held by container web, idle now"
     ids=str,
 )
 def test_what_docker_gave_a_container_is_held_by_it(
-    beside: Lab, words: tuple[str, ...], held: set[int]
+    beside: Workstation, words: tuple[str, ...], held: set[int]
 ) -> None:
     beside.container("web", *words)
     assert beside.states() == [WEB if index in held else "free" for index in range(4)]
 
 
 def test_an_engine_whose_default_runtime_is_nvidias_gives_what_the_variable_says(
-    beside: Lab,
+    beside: Workstation,
 ) -> None:
     config = beside.engine.folder / "daemon.json"
     before = config.read_text()
@@ -381,7 +276,7 @@ def test_an_engine_whose_default_runtime_is_nvidias_gives_what_the_variable_says
         beside.engine.restart()
 
 
-def test_a_mig_instance_and_its_gpu_overlap_and_two_instances_do_not(beside: Lab) -> None:
+def test_a_mig_instance_and_its_gpu_overlap_and_two_instances_do_not(beside: Workstation) -> None:
     machine = MACHINES["a100-mig-535"]
     migs = machine.cards[0].migs
     visible = ("--runtime", "nvidia", "-e")
@@ -405,7 +300,9 @@ def test_a_mig_instance_and_its_gpu_overlap_and_two_instances_do_not(beside: Lab
     assert models == ["A100-SXM4-40GB (MIG)", "  MIG 3g.20gb", "  MIG 1g.5gb", "  MIG 1g.5gb"]
 
 
-def test_podmans_containers_are_found_by_their_processes(podman: PrivateEngine, lab: Lab) -> None:
+def test_podmans_containers_are_found_by_their_processes(
+    podman: PrivateEngine, lab: Workstation
+) -> None:
     mine = lab.box("--gpus", "none")
     theirs = lab.box("--gpus", "none", uid=SOMEBODY)
     lab.on(using(MACHINE, lab.pid(mine), lab.pid(theirs)))
@@ -421,7 +318,7 @@ NO_ENGINE = "only processes are seen, not who was given a GPU: "
 def test_without_a_driver_what_containers_were_given_is_all(
     engine: PrivateEngine, gpubox: Gpubox, nvml: Callable[[Machine], dict[str, str]]
 ) -> None:
-    lab = Lab(engine, gpubox, nvml)
+    lab = Workstation(engine, gpubox, nvml)
     lab.box("--gpus", "device=1,0", "--name", "both")
     lab.box("--gpus", UUIDS[3], "--name", "one", uid=SOMEBODY)
     del gpubox.env["LD_LIBRARY_PATH"]
@@ -436,7 +333,7 @@ def test_without_a_driver_what_containers_were_given_is_all(
     ]
 
 
-def test_without_an_engine_only_processes_are_told(lab: Lab, tmp_path: Path) -> None:
+def test_without_an_engine_only_processes_are_told(lab: Workstation, tmp_path: Path) -> None:
     mine = lab.box("--gpus", "device=0")
     identity = lab.docker("inspect", "-f", "{{.Id}}", mine)
     pid = lab.pid(mine)
@@ -468,7 +365,7 @@ def test_nothing_of_this_machine_is_taken_for_another_ones(
 ) -> None:
     with PrivateEngine(network="tcp") as engine:
         build_stand_in(engine.host)
-        lab = Lab(engine, Gpubox(tmp_path, engine.network_env), nvml)
+        lab = Workstation(engine, Gpubox(tmp_path, engine.network_env), nvml)
         lab.on(using(MACHINE, 1, 1, 1, 1))
         lab.box("--gpus", "device=1")
         done = lab("--json")
@@ -483,9 +380,11 @@ def test_nothing_of_this_machine_is_taken_for_another_ones(
 
 
 def test_another_engine_of_somebodys_is_seen_by_its_processes_alone(
-    stable_engine: PrivateEngine, engines: Any, lab: Lab, tmp_path: Path
+    stable_engine: PrivateEngine, engines: Any, lab: Workstation, tmp_path: Path
 ) -> None:
-    other = Lab(engines.of("cdi"), Gpubox(tmp_path / "other", engines.of("cdi").env), lambda _: {})
+    other = Workstation(
+        engines.of("cdi"), Gpubox(tmp_path / "other", engines.of("cdi").env), lambda _: {}
+    )
     container = other.container("web", *given(other.engine, 2))
     identity = other.docker("inspect", "-f", "{{.Id}}", container)
     pid = other.pid(container)
@@ -509,7 +408,7 @@ def test_another_engine_of_somebodys_is_seen_by_its_processes_alone(
     ]
 
 
-def test_a_gpu_that_is_lost_keeps_its_row_and_its_holder(lab: Lab) -> None:
+def test_a_gpu_that_is_lost_keeps_its_row_and_its_holder(lab: Workstation) -> None:
     lab.box("--gpus", "device=1")
     lab.box("--gpus", "device=3")
     ill = MACHINE
@@ -525,7 +424,7 @@ def test_a_gpu_that_is_lost_keeps_its_row_and_its_holder(lab: Lab) -> None:
     ]
 
 
-def test_a_machine_without_gpus_says_so(lab: Lab) -> None:
+def test_a_machine_without_gpus_says_so(lab: Workstation) -> None:
     lab.on(replace(MACHINE, cards=()))
     done = lab()
     assert (done.returncode, done.stdout) == (0, b"")
@@ -539,7 +438,7 @@ def test_a_machine_without_gpus_says_so(lab: Lab) -> None:
         person.shows("[0]$")
 
 
-def test_a_context_that_does_not_exist_is_no_reason_to_ask_this_machine(lab: Lab) -> None:
+def test_a_context_that_does_not_exist_is_no_reason_to_ask_this_machine(lab: Workstation) -> None:
     del lab.gpubox.env["DOCKER_HOST"]
     done = lab(env={"DOCKER_CONTEXT": "nope"})
     assert (done.returncode, done.stdout) == (1, b"")
@@ -553,7 +452,7 @@ def test_a_context_that_does_not_exist_is_no_reason_to_ask_this_machine(lab: Lab
 
 
 @contextmanager
-def at_window(lab: Lab) -> Iterator[Window]:
+def at_window(lab: Workstation) -> Iterator[Window]:
     env = lab.gpubox.env | {"PATH": f"{lab.gpubox.program.parent}:{lab.gpubox.env['PATH']}"}
     with window(lab.gpubox.home.parent / "window", env, lab.gpubox.cwd) as made:
         made.shows("[0]$")
@@ -568,7 +467,9 @@ def footer(lines: list[str]) -> str:
     return next((line for line in lines if line.endswith("; q ends it")), "")
 
 
-def test_a_watched_table_changes_in_place_and_leaves_the_terminal_as_it_was(lab: Lab) -> None:
+def test_a_watched_table_changes_in_place_and_leaves_the_terminal_as_it_was(
+    lab: Workstation,
+) -> None:
     with at_window(lab) as person:
         person.type("stty -a >before; gpubox gpus --watch; echo left with $?; stty -a >after\r")
         person.fulfils(lambda lines: states(lines) == ["free"] * 4, "free GPUs")
@@ -595,7 +496,7 @@ def test_a_watched_table_changes_in_place_and_leaves_the_terminal_as_it_was(lab:
     assert before == after
 
 
-def test_a_watched_table_keeps_to_the_window_and_goes_with_q(lab: Lab) -> None:
+def test_a_watched_table_keeps_to_the_window_and_goes_with_q(lab: Workstation) -> None:
     with at_window(lab) as person:
         person.type("gpubox gpus -w\r")
         person.fulfils(lambda lines: lines[4].startswith("3 "), "all rows")
@@ -612,7 +513,7 @@ def test_a_watched_table_keeps_to_the_window_and_goes_with_q(lab: Lab) -> None:
         person.shows("[0]$")
 
 
-def test_a_watch_can_be_stopped_and_brought_back(lab: Lab) -> None:
+def test_a_watch_can_be_stopped_and_brought_back(lab: Workstation) -> None:
     with at_window(lab) as person:
         person.type("clear; gpubox gpus --watch\r")
         person.fulfils(lambda lines: states(lines) == ["free"] * 4, "free GPUs")
@@ -632,7 +533,7 @@ def test_a_watch_can_be_stopped_and_brought_back(lab: Lab) -> None:
         assert person.cursor_is_seen()
 
 
-def test_a_watch_goes_on_without_an_engine_and_finds_it_again(beside: Lab) -> None:
+def test_a_watch_goes_on_without_an_engine_and_finds_it_again(beside: Workstation) -> None:
     with at_window(beside) as person:
         person.resize(20, 200)
         person.type("gpubox gpus --watch\r")
@@ -651,7 +552,7 @@ def test_a_watch_goes_on_without_an_engine_and_finds_it_again(beside: Lab) -> No
     [(60, "UUID, PROFILE, TEMP, MODEL and BOX"), (80, "UUID, PROFILE, TEMP and MODEL"), (140, "")],
 )
 def test_a_narrow_window_leaves_columns_out_and_says_which(
-    lab: Lab, columns: int, left_out: str
+    lab: Workstation, columns: int, left_out: str
 ) -> None:
     with at_window(lab) as person:
         person.resize(30, columns)
@@ -680,6 +581,6 @@ def test_a_narrow_window_leaves_columns_out_and_says_which(
     ],
     ids=str,
 )
-def test_a_watch_of_nobody_is_refused(lab: Lab, words: tuple[str, ...], said: str) -> None:
+def test_a_watch_of_nobody_is_refused(lab: Workstation, words: tuple[str, ...], said: str) -> None:
     done = lab(*words)
     assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", said)

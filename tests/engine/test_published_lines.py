@@ -104,7 +104,8 @@ def with_additions(
     made = deepcopy(theirs)
     config, host = made["Config"], made["HostConfig"]
     added = {k: v for k, v in ours["Config"]["Labels"].items() if k.startswith(LABEL)}
-    assert {key.removeprefix(LABEL) for key in added} == OWN_LABELS
+    no_choice = {"claim"} if not any(word.startswith("--gpus") for word in words) else set()
+    assert {key.removeprefix(LABEL) for key in added} == OWN_LABELS | no_choice
     config["Labels"] = {**(config.get("Labels") or {}), **added}
     if host["NetworkMode"] != "host" and not any(w.startswith("--hostname") for w in words):
         config["Hostname"] = name

@@ -24,6 +24,7 @@ from lab.waiting import wait_until
 
 PROFILE = "cuda8-cudnn5"
 NAME = "cuda8-cudnn5-root"  # the profile, and who runs these tests
+NO_GPU = ("--gpus", "none")  # so that there is nothing to say of them
 DONE = subprocess.CompletedProcess[bytes]
 
 
@@ -144,7 +145,7 @@ def without_gpus() -> Iterator[dict[Kind, PrivateEngine]]:
 def test_the_commands_exit_code_is_gpuboxs(
     engine: PrivateEngine, gpubox: Gpubox, code: int
 ) -> None:
-    done = gpubox("run", PROFILE, "sh", "-c", f"exit {code}")
+    done = gpubox("run", *NO_GPU, PROFILE, "sh", "-c", f"exit {code}")
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
@@ -242,7 +243,7 @@ def test_output_is_byte_exact_and_each_stream_apart(engine: PrivateEngine, gpubo
     (gpubox.cwd / "out").write_bytes(out)
     (gpubox.cwd / "err").write_bytes(err)
     script = "cat /data/out & cat /data/err >&2; wait"
-    done = gpubox("run", "-v", f"{gpubox.cwd}:/data:ro", PROFILE, "sh", "-c", script)
+    done = gpubox("run", *NO_GPU, "-v", f"{gpubox.cwd}:/data:ro", PROFILE, "sh", "-c", script)
     assert done.returncode == 0
     assert done.stdout == out
     assert done.stderr == err
@@ -271,7 +272,7 @@ def test_a_signal_is_the_boxs_to_answer(
     engine: PrivateEngine, gpubox: Gpubox, sent: signal.Signals
 ) -> None:
     script = f"trap 'echo caught; exit 43' {sent.name[3:]}; echo ready; while :; do sleep .05; done"
-    with begun(gpubox, "run", PROFILE, "sh", "-c", script) as child:
+    with begun(gpubox, "run", *NO_GPU, PROFILE, "sh", "-c", script) as child:
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(sent)
@@ -294,7 +295,7 @@ def test_the_third_interrupt_ends_gpubox_whatever_the_box_does(
     gpubox: Gpubox, client: DockerClient
 ) -> None:
     script = "trap 'echo no' INT; echo ready; while :; do sleep .05; done"
-    with begun(gpubox, "run", PROFILE, "sh", "-c", script) as child:
+    with begun(gpubox, "run", *NO_GPU, PROFILE, "sh", "-c", script) as child:
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         for _ in range(2):
@@ -308,7 +309,7 @@ def test_the_third_interrupt_ends_gpubox_whatever_the_box_does(
 def test_a_reader_that_has_enough_ends_both_sides(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
-    with begun(gpubox, "run", PROFILE, "yes") as child:
+    with begun(gpubox, "run", *NO_GPU, PROFILE, "yes") as child:
         assert child.stdout and child.stderr
         assert child.stdout.readline() == b"y\n"
         child.stdout.close()
@@ -370,7 +371,9 @@ def test_after_rm_the_same_name_is_free_at_once(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
     for number in range(5):
-        done = gpubox("run", "--rm", "--name", "again", PROFILE, "sh", "-c", f"exit {number}")
+        done = gpubox(
+            "run", *NO_GPU, "--rm", "--name", "again", PROFILE, "sh", "-c", f"exit {number}"
+        )
         assert (done.returncode, done.stderr) == (number, b"")
     assert names(client) == []
 

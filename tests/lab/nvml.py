@@ -248,17 +248,22 @@ def _cards(count: int, model: Card) -> tuple[Card, ...]:
     )
 
 
-GTX_1080_TI = tuple(
-    Card(
-        name=gpu.name,
-        uuid=gpu.uuid,
-        brand=GEFORCE,
-        capability=(6, 1),
-        memory=11264 * MIB,
-        bus=_bus(gpu.index),
+def gtx_1080_ti(count: int) -> tuple[Card, ...]:
+    """Those that the engines of the tests hand out."""
+    return tuple(
+        Card(
+            name=gpu.name,
+            uuid=gpu.uuid,
+            brand=GEFORCE,
+            capability=(6, 1),
+            memory=11264 * MIB,
+            bus=_bus(gpu.index),
+        )
+        for gpu in gpus.simulated(count)
     )
-    for gpu in gpus.simulated(4)
-)
+
+
+GTX_1080_TI = gtx_1080_ti(4)
 
 
 def _model(name: str, brand: int, capability: tuple[int, int], memory: int) -> Card:

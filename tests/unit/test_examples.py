@@ -13,8 +13,10 @@ from docker.models import containers
 
 from gpubox.cli import _run, cli
 from gpubox.cli.app import SECTIONS
+from gpubox.gpus import Device, Gpu, Machine
+from gpubox.holders import join
 from gpubox.layers import Layer, layers, read
-from gpubox.plan import Ask, Caller, Facts, Plan, plan
+from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
 from gpubox.profile import Config
 from gpubox.translate import arguments, docker_run_line
 
@@ -58,7 +60,21 @@ def plans(example: str) -> Iterator[Plan]:
     assert isinstance(profiles, dict)
     for name in dict.fromkeys([*profiles, found.default(), *filter(None, [notebook])]):
         ask = Ask(kind="jupyter", detach=True, token="s3cret") if name == notebook else Ask()
-        yield plan(found.profile(name), ask, Facts(caller=ANNA))
+        yield plan(found.profile(name), ask, ON_FOUR_GPUS)
+
+
+GPUS = tuple(
+    Gpu(index=index, uuid=f"GPU-{index}", name="NVIDIA RTX A4000", capability=(8, 6))
+    for index in range(4)
+)
+ON_FOUR_GPUS = Facts(
+    caller=ANNA,
+    engine=EngineFacts(api=(1, 41)),
+    machine=Machine("580.65.06", (13, 0), GPUS),
+    holdings=join(
+        [Device(index=str(gpu.index), uuid=gpu.uuid, processes=()) for gpu in GPUS], (), {}, "anna"
+    ),
+)
 
 
 @pytest.fixture(autouse=True)

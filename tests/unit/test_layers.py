@@ -25,9 +25,10 @@ PURE = {
     "cgroups": "",
     "claims": "values",
     "holders": "cgroups gpus values",
+    "pick": "claims errors fits gpus holders",
     "catalog": "errors",
     "building": "",
-    "contest": "",
+    "contest": "claims gpus holders values",
     "demands": "catalog gpus",
     "checks": "catalog demands figures recipe values",
     "fits": "catalog checks demands gpus",
@@ -38,7 +39,9 @@ PURE = {
     "settings": "catalog docker_words errors layers values",
     "profile": "catalog errors layers settings values",
     "notebook": "",
-    "plan": "__init__ docker_words errors fits gpus notebook profile values",
+    "plan": (
+        "__init__ claims docker_words errors fits gpus holders layers notebook pick profile values"
+    ),
     "translate": "docker_words plan settings",
     "identity": "plan",
     "cdi": "errors gpus layers",
@@ -63,7 +66,11 @@ ACTING = {
         " values"
     ),
     "pull": "checks engine errors faults progress values",
-    "launch": "engine errors faults host identity plan pull streams terminal translate",
+    "survey": "contest engine gpus holders host nvml plan values",
+    "launch": (
+        "claims contest engine errors faults holders host identity pick plan pull streams survey"
+        " terminal translate values"
+    ),
     "trial": "diagnosis engine errors faults gpus plan profile translate values",
     "remote": "catalog engine errors hub values",
     "render": "building errors figures progress",
@@ -71,7 +78,7 @@ ACTING = {
 CLI = (
     "__init__ catalog cdi checks cli contexts demands diagnosis engine errors faults figures fits"
     " gpus holders host hub jupyter launch layers notebook nvidia nvml offers plan profile progress"
-    " pull recipe remote render settings translate trial values watching"
+    " pull recipe remote render settings survey translate trial values watching"
 )
 
 DOORS = {

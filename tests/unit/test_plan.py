@@ -38,6 +38,9 @@ CDI = EngineFacts(
 )
 
 
+ALL = {"gpus": "all"}
+
+
 def planned(
     word: str = "cuda8-cudnn5",
     text: str = "{}",
@@ -226,7 +229,7 @@ def test_further_words_of_an_entrypoint_lead_the_command() -> None:
 
 
 def test_host_networking_publishes_nothing_and_says_so() -> None:
-    made = planned(flags={"network_mode": "host", "ports": ["80"]})
+    made = planned(flags={"network_mode": "host", "ports": ["80"], "gpus": "all"})
     assert made.ports == ()
     assert made.notes == ("with host networking nothing is published: 80/tcp is the machine's own",)
 
@@ -335,25 +338,25 @@ def test_without_a_gpu_the_newest_image_is_as_good_as_any() -> None:
 
 def test_another_image_than_the_first_is_said_with_the_reason() -> None:
     text = 'profiles: {p: {image: ["nvidia/cuda:12.9.1-base-ubuntu24.04", "b:2"]}}'
-    found = planned("p", text, machine=MIXED)
+    found = planned("p", text, flags=ALL, machine=MIXED)
     assert (found.image, found.notes) == (
         "b:2",
         ("b:2, because driver 535.183.01 knows CUDA 12.2, on GTX (Pascal, 6.1)"
          " and A100 (Ampere, 8.0)",),
     )  # fmt: skip
-    assert planned("pytorch", machine=MIXED).notes == ()
+    assert planned("pytorch", flags=ALL, machine=MIXED).notes == ()
 
 
 def test_auto_always_says_what_it_is() -> None:
     text = "profiles: {p: {cuda: auto, cudnn: auto}}"
     newest = "nvidia/cuda:13.3.0-cudnn-devel-ubuntu24.04"
-    assert planned("p", text).notes == (
+    assert planned("p", text, flags=ALL).notes == (
         f"{newest}, the newest; what suits here is not known: there is no driver",
     )
-    assert planned("p", text, machine=Machine("610.43.02", (13, 3), (A100,))).notes == (
+    assert planned("p", text, flags=ALL, machine=Machine("610.43.02", (13, 3), (A100,))).notes == (
         f"{newest}, the newest",
     )
-    found = planned("p", text, machine=Machine("580.65.06", (13, 0), (GTX,)))
+    found = planned("p", text, flags=ALL, machine=Machine("580.65.06", (13, 0), (GTX,)))
     assert found.image == "nvidia/cuda:12.9.2-cudnn-devel-ubuntu24.04"
     assert found.notes == (
         f"{found.image}, because driver 580.65.06 knows CUDA 13.0, on GTX (Pascal, 6.1)",

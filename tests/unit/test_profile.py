@@ -78,7 +78,7 @@ def test_the_built_in_profiles_are_whole() -> None:
         assert profile.image and profile.description, name
         brings_its_own_init = name == "jupyter"
         assert profile.init is not brings_its_own_init
-        assert (profile.gpus, profile.shm_size) == (Gpus(all=True), 8 << 30)
+        assert (profile.gpus, profile.shm_size) == (Gpus(count=1), 8 << 30)
 
 
 # --- merging
@@ -327,8 +327,18 @@ def test_two_mounts_on_one_target_are_refused() -> None:
         ("profiles: {p: {image: [a, B]}}", "1.yaml:1: image: 'B': the name of an image is lower"),
         ("profiles: {p: {cuda: automatic}}", "1.yaml:1: cuda: 'automatic' is not a version of CUD"),
         ("profiles: {p: {cuda: auto, cudnn: 1}}", "cuda: nvidia/cuda has no cuDNN 1 for any CUDA"),
-        ("profiles: {p: {image: a, gpus: 2}}", "1.yaml:1: gpus: 2 is a count, and free GPUs"),
-        ("profiles: {p: {image: a, gpus: {count: 1}}}", "gpus: write all, none, or the GPUs"),
+        ("profiles: {p: {image: a, gpus: 0}}", "1.yaml:1: gpus: 0 can mean two things"),
+        (
+            "profiles: {p: {image: a, gpus: {count: 1, device_ids: [0]}}}",
+            "have count or device_ids",
+        ),
+        ("profiles: {p: {image: a, gpus: {share: true}}}", "have count or device_ids"),
+        (
+            "profiles: {p: {image: a, gpus: {count: none, share: true}}}",
+            "no GPU is nothing to share",
+        ),
+        ("profiles: {p: {image: a, gpus: {count: 1, share: 3}}}", "neither true nor false"),
+        ("profiles: {p: {image: a, gpus: {counts: 1}}}", "have count or device_ids"),
         ("profiles: {p: {image: a, command: 'a \"b'}}", "command: 'a \"b': no closing quotation"),
         ("profiles: {p: {image: A/b}}", "image: 'A/b': the name of an image is lower-case"),
         ("profiles: {p: {image: a, labels: {gpubox.owner: x}}}", "labels under gpubox. are"),

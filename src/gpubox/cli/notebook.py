@@ -81,19 +81,33 @@ def jupyter(app: App, parameters: dict[str, Any]) -> int:
         stays=not parameters["detach"],
         settled=bool(flags(parameters)) or ask.public,
     )
-    return go(replace(made, ask=ask), partial(_conduct, wish))
+    resume = None if wish.new else partial(_resume, wish)
+    return go(replace(made, ask=ask), partial(_conduct, wish), resume)
 
 
 def _conduct(wish: Wish, request: Request, launch: Launch, facts: Facts) -> int:
-    """Find or start Jupyter, wait until it answers, print its URL; in the foreground stay."""
-    engine, screen = launch.engine, request.app.screen
-    mine = None if wish.new else _mine(request, engine)
-    if mine and mine.state == "running":
-        server = _found(wish, request, engine, mine)
-        screen.say(f"{mine.name} runs already; --new makes another")
-        _wait_for_jupyter(request, engine, server)
-        return _print_url(wish, request, server)
-    server = _again(wish, request, engine, mine) if mine else _made(request, launch, facts)
+    """Start Jupyter, wait until it answers, print its URL; in the foreground stay."""
+    return _serve(wish, request, launch.engine, _made(request, launch, facts))
+
+
+def _resume(wish: Wish, request: Request, engine: Engine) -> Callable[[Launch, Facts], int] | None:
+    """What to do with the caller's notebook of this profile and folder, if there is one."""
+    box = _mine(request, engine)
+    return partial(_resumed, wish, request, box) if box else None
+
+
+def _resumed(wish: Wish, request: Request, box: Box, launch: Launch, facts: Facts) -> int:
+    engine = launch.engine
+    if box.state != "running":
+        return _serve(wish, request, engine, _again(wish, request, launch, box, facts))
+    server = _found(wish, request, engine, box)
+    request.app.screen.say(f"{box.name} runs already; --new makes another")
+    _wait_for_jupyter(request, engine, server)
+    return _print_url(wish, request, server)
+
+
+def _serve(wish: Wish, request: Request, engine: Engine, server: Server) -> int:
+    screen = request.app.screen
     if not wish.stays:
         _print_url(wish, request, server)
         screen.say(f"stop it: docker stop {server.name}")
@@ -130,14 +144,15 @@ def _found(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
     return Server(box.id, box.name, served)
 
 
-def _again(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
+def _again(wish: Wish, request: Request, launch: Launch, box: Box, facts: Facts) -> Server:
     """Start a stopped notebook; its port stays its own."""
     from gpubox.launch import port_holder
 
+    engine = launch.engine
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"starting {box.name} again; --new makes another")
     try:
-        engine.start(box.id, box.image)
+        launch.again(box, launch.survey.of(facts))
     except EngineSaid as refusal:
         if not is_port_taken(refusal.text):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _DOCKERS_SHM = 64 * 2**20  # where nobody says a size
 
 Conduct = Callable[[Request, "Launch", "Facts"], int]
+Resume = Callable[[Request, "Engine"], Callable[["Launch", "Facts"], int] | None]
 
 
 # --- run
@@ -128,15 +130,18 @@ def _spec(app: App, word: str) -> dict[str, str] | str | None:
 # --- the way of every start
 
 
-def go(request: Request, conduct: Conduct) -> int:
-    """Plan, and check what can be before anything is pulled; then `conduct` starts the box."""
+def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
+    """Plan, and check what can be before anything is pulled; then `conduct` starts the box.
+
+    If there is a box already, `resume` says how to go on with that instead.
+    """
     from gpubox import host
     from gpubox.cli import folders
     from gpubox.plan import Facts, files_named, plan
 
     app, profile = request.app, request.profile
     facts = Facts(caller=app.caller, files=host.read_files(files_named(profile)))
-    if len(profile.images) > 1:
+    if _wants_gpus(profile) or len(profile.images) > 1:
         facts = replace(facts, machine=app.machine, unseen=app.unseen)
 
     def planned(facts: Facts) -> Plan:
@@ -146,40 +151,56 @@ def go(request: Request, conduct: Conduct) -> int:
         return _dry_run(request, planned, facts)
     from gpubox.cli import preflight
 
-    first = planned(facts)
+    first = planned(replace(facts, printed=True))
     found = list(folders.findings(request, first))
     try:
         engine = app.connect()
     except GpuboxError:
         preflight.report(app, found, request.ignored)
         raise
-    facts = _with_engine(facts, profile, engine)
-    first = planned(facts)
+    if resume and (resumed := resume(request, engine)):
+        preflight.report(app, found, request.ignored)
+        return resumed(_launch(request, planned, engine), facts)
+    launch = _launch(request, planned, engine)
+    first, facts = launch.plan(_with_engine(facts, profile, launch))
     found += preflight.of_image(app, first, engine, facts.engine)
     preflight.report(app, found, request.ignored)
     for sentence in _greeting(request):
         app.screen.say(sentence)
-    from gpubox.launch import Launch
-
-    launch = Launch(engine, planned, app.screen)
     with folders.explained(request, first):
         return conduct(request, launch, facts)
 
 
-def _with_engine(facts: Facts, profile: Profile, engine: Engine) -> Facts:
-    """The engine is asked about itself only where the plan depends on it: for GPUs, and by CDI."""
-    wants_gpu = profile.gpus is not None and str(profile.gpus) != "none"
+def _launch(request: Request, planned: Callable[[Facts], Plan], engine: Engine) -> Launch:
+    from gpubox.launch import Launch
+    from gpubox.survey import Survey
+
+    survey = Survey(engine, request.app.caller.name)
+    until = time.monotonic() + request.patience
+    return Launch(engine, planned, survey, request.app.screen, until)
+
+
+def _wants_gpus(profile: Profile) -> bool:
+    return profile.gpus is not None and str(profile.gpus) != "none"
+
+
+def _with_engine(facts: Facts, profile: Profile, launch: Launch) -> Facts:
+    """The engine is asked only for what the plan depends on: for GPUs, and by CDI."""
+    if _wants_gpus(profile):
+        return launch.survey.of(replace(facts, engine=launch.engine.facts()))
     by_cdi = any(device.is_cdi for device in profile.devices)
-    return replace(facts, engine=engine.facts()) if wants_gpu or by_cdi else facts
+    return replace(facts, engine=launch.engine.facts()) if by_cdi else facts
 
 
 def _dry_run(request: Request, planned: Callable[[Facts], Plan], facts: Facts) -> int:
     from gpubox import translate
 
     app, profile = request.app, request.profile
-    if profile.gpus is not None and str(profile.gpus) != "none":
+    facts = replace(facts, printed=True)
+    if _wants_gpus(profile):
         try:
-            facts = _with_engine(facts, profile, app.connect(briefly=True))
+            launch = _launch(request, planned, app.connect(briefly=True))
+            facts = _with_engine(facts, profile, launch)
         except GpuboxError as error:
             app.screen.say(f"assumed: an engine that knows --gpus ({error.problem})")
     plan = planned(facts)
@@ -261,6 +282,8 @@ def _announce(request: Request, engine: Engine, started: Started) -> None:
     from gpubox import translate
 
     if request.app.verbose:
+        for reason in started.plan.reasons:
+            request.app.screen.say(reason)
         request.app.screen.say(translate.docker_run_line(started.plan))
     _say_notes(request, started.plan)
     for port in started.plan.ports:

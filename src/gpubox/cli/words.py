@@ -5,6 +5,8 @@ Words in, a Request out: a profile, and what belongs to this one start.
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -62,6 +64,17 @@ class BoxCommand(click.Command):
         return args[: len(args) - len(words)] if isinstance(words, tuple) else args
 
 
+def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+    """Of 90s, 30m, 2h, 1d or 1h30m."""
+    if text is None:
+        return None
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not parts or not any(parts.groups()):
+        raise UsageError(f"--wait-for {text} is no time", "write 90s, 30m, 2h or 1h30m")
+    units = (86400, 3600, 60, 1)
+    return sum(int(count or 0) * unit for count, unit in zip(parts.groups(), units, strict=True))
+
+
 _OWN = [
     click.Option(["-d", "--detach"], is_flag=True, help="Start it and return; print its name."),
     click.Option(["-i", "--interactive"], is_flag=True, help="Forward standard input."),
@@ -72,6 +85,11 @@ _OWN = [
         type=click.Choice(["missing", "always", "never"]),
         default="missing",
         help="When to pull the image (missing, unless said).",
+    ),
+    click.Option(["--share"], is_flag=True, help="Share its GPUs with boxes that share, too."),
+    click.Option(["--wait"], is_flag=True, help="While its GPUs are not free, wait for them."),
+    click.Option(
+        ["--wait-for"], callback=_seconds, metavar="TIME", help="Wait, but no longer than 2h, say."
     ),
     click.Option(["--dry-run"], is_flag=True, help="Print the docker run line; change nothing."),
     click.Option(
@@ -122,6 +140,7 @@ class Request(msgspec.Struct, frozen=True):
     ask: Ask
     ignored: frozenset[str]
     dry_run: bool
+    patience: float = 0  # seconds, while others have its GPUs
     data: frozenset[str] = frozenset()  # where SPECs mount, which are less bold than -v
 
 
@@ -154,9 +173,11 @@ def request(
             interactive=parameters["interactive"],
             tty=parameters["tty"],
             pull=parameters["pull"],
+            share=parameters["share"],
         ),
         ignored=frozenset(parameters["ignore"]),
         dry_run=parameters["dry_run"],
+        patience=parameters["wait_for"] or (math.inf if parameters["wait"] else 0),
     )
 
 

@@ -1,0 +1,155 @@
+"""Which GPUs a box gets of those that are free, and in what words; or who has them.
+
+Pure: who holds which GPU comes in, a choice or an error that names the holders comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from gpubox.claims import NO_CLAIM, SHARED
+from gpubox.errors import EngineError
+from gpubox.fits import IMPOSSIBLE
+from gpubox.gpus import Device
+from gpubox.holders import Container, Holding, sentence
+
+
+class NotFree(EngineError):
+    """Others have the GPUs that are wanted; that may change."""
+
+
+class Picked(msgspec.Struct, frozen=True):
+    """The GPUs that were picked; `said` is that in a line, `reasons` a line for each GPU."""
+
+    devices: tuple[Device, ...]
+    said: str
+    reasons: tuple[str, ...]
+
+
+def pick(
+    count: int,
+    holdings: Sequence[Holding],
+    *,
+    doubt: Callable[[Device], int] = lambda _: 0,
+    last: Sequence[str] = (),
+    wanted: Sequence[str] = (),
+    share: bool = False,
+) -> Picked:
+    """`count` GPUs that are free: those that the person had `last` (UUIDs) before the emptiest.
+
+    With `share` those count as free, too, that have only boxes which share; the least filled first.
+    What others have `wanted` meanwhile (keys, as often as they do) comes last. `doubt` is that of
+    the image on a GPU, as `fits` has it; where it is impossible on all, it is so on any.
+    """
+    usable = [it for it in holdings if not it.device.divided and not it.device.trouble]
+    fit = [it for it in usable if doubt(it.device) < IMPOSSIBLE] or usable
+    if len(fit) < count:
+        raise _too_few(count, len(fit))
+    free = [it for it in fit if is_free(it, share=share)]
+    if len(free) < count:
+        raise _none_free(count, len(free), usable, fit)
+
+    def preference(holding: Holding) -> tuple[object, ...]:
+        device, boxes = holding.device, _boxes(holding)
+        others = len(holding.holders) - len(boxes)  # containers that do nothing now
+        rivals = wanted.count(device.key)
+        filled = others, device.used or 0
+        return doubt(device), rivals, len(boxes), device.uuid not in last, *filled
+
+    chosen = sorted(free, key=preference)[:count]
+    taken = tuple(it.device for it in holdings if it in chosen)
+    reasons = tuple(
+        f"GPU {it.device.key}: {_reason(it, it in chosen, last, it in fit)}" for it in usable
+    )
+    return Picked(taken, _said(taken, holdings, free), reasons)
+
+
+def refuse_held(
+    wanted: Iterable[Device], holdings: Sequence[Holding], *, share: bool = False
+) -> None:
+    """Raise if somebody's box has one of the GPUs that were named."""
+    keys = {device.key for device in wanted}
+    held = [it for it in holdings if it.device.key in keys and not _shareable(it, share)]
+    if not held:
+        return
+    rows = "; ".join(f"GPU {it.device.key} is {_brief(it)} ({_names(it)})" for it in held)
+    raise NotFree(rows, f"{_stop_mine(held)}gpubox gpus shows all; --gpus 1 takes one that is free")
+
+
+def is_free(holding: Holding, *, share: bool = False) -> bool:
+    """Whether no box has it, or only such as share it, and nobody else computes on it.
+
+    A container that is no box and does nothing is no reason: monitors are given all GPUs.
+    """
+    boxes = {box.id for box in _boxes(holding)}
+    others = [use for use in holding.uses if not use.container or use.container.id not in boxes]
+    used_unseen = holding.state == "used" and not holding.uses
+    return _shareable(holding, share) and not others and not used_unseen
+
+
+def _shareable(holding: Holding, share: bool) -> bool:
+    return all(share and box.claim == SHARED for box in _boxes(holding))
+
+
+def _boxes(holding: Holding) -> list[Container]:
+    return [holder for holder in holding.holders if holder.box and holder.claim != NO_CLAIM]
+
+
+# --- in words
+
+
+def _said(taken: Sequence[Device], holdings: Sequence[Holding], free: Sequence[Holding]) -> str:
+    """`GPUs 0 and 2 (of 4; 1 held by bob)`."""
+    *most, last = [device.key for device in taken]
+    listed = f"GPUs {', '.join(most)} and {last}" if most else f"GPU {last}"
+    whole = [it for it in holdings if ":" not in it.device.key]
+    others = [f"{it.device.key} {_brief(it)}" for it in whole if it not in free]
+    return f"{listed} ({'; '.join([f'of {len(whole)}', *([', '.join(others)] if others else [])])})"
+
+
+def _brief(holding: Holding) -> str:
+    return sentence(holding).partition(",")[0].partition(";")[0]
+
+
+def _names(holding: Holding) -> str:
+    return ", ".join(box.name for box in _boxes(holding))
+
+
+def _reason(holding: Holding, chosen: bool, last: Sequence[str], fits: bool) -> str:
+    said = [sentence(holding)]
+    said += ["yours last"] if holding.device.uuid in last else []
+    said += [] if fits else ["cannot run the image"]
+    return "; ".join([*said, *(["taken"] if chosen else [])])
+
+
+def _too_few(count: int, there: int) -> EngineError:
+    found = f"{there} of this machine's GPUs can be given" if there else "this machine has none"
+    instead = f"--gpus {there}" if there else "--gpus none starts without"
+    return EngineError(f"{_wanted(count)}, and {found}", instead)
+
+
+def _none_free(count: int, free: int, usable: Sequence[Holding], fit: Sequence[Holding]) -> NotFree:
+    rows = [
+        f"GPU {it.device.key} {sentence(it) if it in fit else 'cannot run the image'}"
+        for it in usable
+        if it not in fit or not is_free(it)
+    ]
+    there = f"{free or 'none'} of {len(usable)} {'are' if free > 1 else 'is'} free"
+    return NotFree(
+        f"{_wanted(count)}, and {there}: {'; '.join(rows)}",
+        f"{_stop_mine(usable)}--wait waits for it; gpubox gpus shows who has which",
+    )
+
+
+def _wanted(count: int) -> str:
+    return f"{count} GPU{'s'[: count != 1]} {'is' if count == 1 else 'are'} wanted"
+
+
+def _stop_mine(holdings: Iterable[Holding]) -> str:
+    """The caller's own boxes come first, those that do nothing before all."""
+    mine = [it for it in holdings if it.state == "mine"]
+    idle = [it for it in mine if not it.working] or mine
+    names = dict.fromkeys(box.name for it in idle for box in _boxes(it))
+    return f"docker stop {' '.join(names)} frees yours; " if names else ""
