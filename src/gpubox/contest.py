@@ -18,7 +18,7 @@ from gpubox.values import NO_GPUS
 
 ALL = "all"
 State = str  # of a container, in Docker's words
-_HOLDING = ("running", "paused", "restarting", "removing")
+_HOLDING = ("running", "paused", "restarting", "stopping")  # the last is Podman's
 _UNDECIDED = ("created", "configured", "initialized")  # the last two are Podman's
 
 

@@ -42,7 +42,7 @@ from gpubox.unreachable import no_engine, place, too_old, unreachable
 OWN, TICKET = "gpubox.version", "gpubox.ticket"
 # What `containers.run` itself calls to make of its arguments those of the low-level create.
 _arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
-_ALIVE, _ENDED = ("running", "paused", "restarting"), ("exited", "stopped", "dead")
+_ALIVE, _ENDED = ("running", "paused", "restarting", "stopping"), ("exited", "stopped", "dead")
 _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
 _OLDEST = (1, 24)  # of the API, that docker-py speaks
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
@@ -782,7 +782,7 @@ def _early(hijacked: Any) -> bytes:
 
 
 def _is_box(labels: Mapping[str, str]) -> bool:
-    return OWN in labels and TICKET not in labels
+    return bool(labels.get(OWN)) and TICKET not in labels
 
 
 def _box(item: Mapping[str, Any]) -> Box:

@@ -552,9 +552,10 @@ def is_image_denied(text: str) -> bool:
     return "pull access denied" in text
 
 
-def is_box_gone(text: str) -> bool:
-    """Whether the container that is to start has been removed, or is about to be."""
-    return bool(re.search(r"no such container|marked for removal|removal of cont", text, re.I))
+def is_gone(box: str, text: str) -> bool:
+    """Whether a box that is to start has been removed, or is about to be."""
+    about_it = "no such container" in text.lower() and box in text
+    return about_it or "marked for removal" in text
 
 
 def is_name_taken(text: str) -> bool:

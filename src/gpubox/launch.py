@@ -97,9 +97,16 @@ class Launch(msgspec.Struct, frozen=True):
         if claims.of_label(box.gpus) == NO_GPUS or box.claim == claims.NO_CLAIM:
             self.engine.start(box.id, box.image)
             return
+        facts, waits = self.survey.of(facts), False
         while rivals := self._started_with_ticket(box, facts.holdings):
             if any(rival.holds for rival in rivals):
-                raise self._taken(box, rivals)
+                held, left = self._taken(box, rivals), self.until - time.monotonic()
+                if left <= 0:
+                    raise held
+                if not waits:
+                    self.screen.say(f"waiting: {held.problem}")
+                waits = True
+                time.sleep(min(left, _HELD_PULSE))
             self._outlast(rivals, facts.holdings)
 
     def _started_with_ticket(self, box: Box, holdings: Sequence[Holding]) -> Sequence[Claim]:
@@ -109,11 +116,23 @@ class Launch(msgspec.Struct, frozen=True):
             try:
                 self._win(ticket, signals, holdings, but=box.id)
                 self.engine.start(box.id, box.image)
+                return self._overtaken(ticket, box, holdings)
             except Lost as lost:
-                return lost.to
+                return lost.to or [Claim(id=ticket, state="created", gpus=frozenset())]
             finally:
                 self.engine.remove(ticket)
-        return ()
+
+    def _overtaken(self, ticket: str, box: Box, holdings: Sequence[Holding]) -> Sequence[Claim]:
+        """Who has removed a ticket for its slowness: that fences a box off which it made, but not
+        one that was there before, so this one stops again."""
+        seen = self.survey.claims(holdings)
+        if any(claim.id == ticket for claim in seen):
+            return ()
+        mine = [claim for claim in seen if claim.id == box.id]
+        rivals = mine[0].rivals(seen) if mine else []
+        if rivals:
+            self.engine.stop(box.id)
+        return rivals
 
     def _taken(self, box: Box, rivals: Sequence[Claim]) -> NotFree:
         ids = {rival.id for rival in rivals}
@@ -121,7 +140,7 @@ class Launch(msgspec.Struct, frozen=True):
         whose = " and ".join(dict.fromkeys(f"{it.name}, {it.owner}'s box" for it in others))
         return NotFree(
             f"the GPUs of {box.name} are held by {whose or 'another box'}",
-            "gpubox gpus shows which are free",
+            "--new makes another on a GPU that is free; --wait waits for these",
         )
 
     def foreground(
@@ -163,6 +182,7 @@ class Launch(msgspec.Struct, frozen=True):
                 return start(plan, facts)
             except Lost as lost:
                 self._outlast(lost.to, facts.holdings)
+                time.sleep(_PULSE)
                 facts = self.survey.of(facts)
             except ImageMissing:
                 if pulled or plan.pull == "never":
@@ -185,8 +205,6 @@ class Launch(msgspec.Struct, frozen=True):
             return replace(facts, jupyter_port=facts.jupyter_port + 1)
         if faults.is_port_taken(refusal.text):
             raise self._port_taken(plan, refusal)
-        if plan.contested and faults.is_box_gone(refusal.text):
-            return self.survey.of(facts)  # it was so slow that somebody removed it
         raise refusal
 
     def _port_taken(self, plan: Plan, refusal: EngineSaid) -> EngineError:
@@ -210,7 +228,7 @@ class Launch(msgspec.Struct, frozen=True):
                 started = Started(self.engine.run_detached(said), plan)
             else:
                 started = Started(self._create(plan), plan)
-                with self._or_removed(started.box):
+                with self._or_removed(started.box, fenced=plan.contested):
                     if plan.contested:
                         self._win(started.box, signals, facts.holdings)
                     self.engine.start(started.box, plan.image)
@@ -221,7 +239,7 @@ class Launch(msgspec.Struct, frozen=True):
     def _create(self, plan: Plan) -> str:
         box = self.engine.create(arguments(plan), self.screen.warn)
         if plan.as_caller:
-            with self._or_removed(box):
+            with self._or_removed(box, fenced=plan.contested):
                 texts = {path: self.engine.read(box, path) for path in (PASSWD, GROUP)}
                 self.engine.put(box, archive(texts, plan.as_caller))
         return box
@@ -230,7 +248,7 @@ class Launch(msgspec.Struct, frozen=True):
         with ExitStack() as attempt:
             signals = attempt.enter_context(terminal.Signals())
             box = self._create(plan)
-            with self._or_removed(box):
+            with self._or_removed(box, fenced=plan.contested):
                 if plan.contested:
                     self._win(box, signals, facts.holdings)
                 streams = self.engine.attach(box, plan.image, stdin=plan.interactive)
@@ -242,12 +260,17 @@ class Launch(msgspec.Struct, frozen=True):
             return Started(box, plan, Foreground(streams, ended, signals))
 
     @contextmanager
-    def _or_removed(self, box: str) -> Iterator[None]:
-        """A failed start leaves no half-made container."""
+    def _or_removed(self, box: str, *, fenced: bool) -> Iterator[None]:
+        """A failed start leaves no half-made container.
+
+        One that was `fenced` off, removed by another starter for its slowness, is Lost.
+        """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self.engine.remove(box)
+            if fenced and isinstance(error, EngineSaid) and faults.is_gone(box, error.text):
+                raise Lost from error
             raise
 
     # --- GPUs that several want
@@ -271,8 +294,8 @@ class Launch(msgspec.Struct, frozen=True):
             if said.do == "start":
                 return
             patience.wait(said.others)
-            if {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} & set(signals.arrived()):
-                raise KeyboardInterrupt
+            if signals.end_us():
+                raise KeyboardInterrupt  # each is raised again when it is held no more
 
     def _outlast(self, rivals: Sequence[Claim], holdings: Sequence[Holding]) -> None:
         """Wait until those that won have started, or have come to nothing."""

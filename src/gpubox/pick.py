@@ -46,10 +46,10 @@ def pick(
     usable = [it for it in holdings if not it.device.divided and not it.device.trouble]
     fit = [it for it in usable if doubt(it.device) < IMPOSSIBLE] or usable
     if len(fit) < count:
-        raise _too_few(count, len(fit))
+        raise _too_few(count, len(fit), holdings)
     free = [it for it in fit if is_free(it, share=share)]
     if len(free) < count:
-        raise _none_free(count, len(free), usable, fit)
+        raise _none_free(count, free, usable, fit)
 
     def preference(holding: Holding) -> tuple[object, ...]:
         device, boxes = holding.device, _boxes(holding)
@@ -75,7 +75,7 @@ def refuse_held(
     if not held:
         return
     rows = "; ".join(f"GPU {it.device.key} is {_brief(it)} ({_names(it)})" for it in held)
-    raise NotFree(rows, f"{_stop_mine(held)}gpubox gpus shows all; --gpus 1 takes one that is free")
+    raise NotFree(rows, f"{_stop_mine(held)}--wait waits for it; gpubox gpus shows who has which")
 
 
 def is_free(holding: Holding, *, share: bool = False) -> bool:
@@ -124,19 +124,30 @@ def _reason(holding: Holding, chosen: bool, last: Sequence[str], fits: bool) -> 
     return "; ".join([*said, *(["taken"] if chosen else [])])
 
 
-def _too_few(count: int, there: int) -> EngineError:
-    found = f"{there} of this machine's GPUs can be given" if there else "this machine has none"
-    instead = f"--gpus {there}" if there else "--gpus none starts without"
-    return EngineError(f"{_wanted(count)}, and {found}", instead)
+def _too_few(count: int, there: int, holdings: Sequence[Holding]) -> EngineError:
+    if there:
+        return EngineError(
+            f"{_wanted(count)}, and {there} of this machine's GPUs can be given", f"--gpus {there}"
+        )
+    ill = [f"GPU {it.device.key}: {it.device.trouble or _DIVIDED}" for it in holdings]
+    return EngineError(
+        f"{_wanted(count)}, and this machine has none" + ("; ".join(["", *ill]) if ill else ""),
+        "gpubox doctor tells more; --gpus none starts without",
+    )
 
 
-def _none_free(count: int, free: int, usable: Sequence[Holding], fit: Sequence[Holding]) -> NotFree:
+_DIVIDED = "it is divided by MIG, and has no instance"
+
+
+def _none_free(
+    count: int, free: Sequence[Holding], usable: Sequence[Holding], fit: Sequence[Holding]
+) -> NotFree:
     rows = [
         f"GPU {it.device.key} {sentence(it) if it in fit else 'cannot run the image'}"
         for it in usable
-        if it not in fit or not is_free(it)
+        if it not in free
     ]
-    there = f"{free or 'none'} of {len(usable)} {'are' if free > 1 else 'is'} free"
+    there = f"{len(free) or 'none'} of {len(usable)} {'are' if len(free) > 1 else 'is'} free"
     return NotFree(
         f"{_wanted(count)}, and {there}: {'; '.join(rows)}",
         f"{_stop_mine(usable)}--wait waits for it; gpubox gpus shows who has which",
@@ -151,5 +162,10 @@ def _stop_mine(holdings: Iterable[Holding]) -> str:
     """The caller's own boxes come first, those that do nothing before all."""
     mine = [it for it in holdings if it.state == "mine"]
     idle = [it for it in mine if not it.working] or mine
-    names = dict.fromkeys(box.name for it in idle for box in _boxes(it))
-    return f"docker stop {' '.join(names)} frees yours; " if names else ""
+    boxes = [box for it in idle for box in _boxes(it)]
+    run = dict.fromkeys(box.name for box in boxes if box.state != "exited")
+    kept = dict.fromkeys(box.name for box in boxes if box.state == "exited")  # they come back
+    ways = [
+        f"docker {verb} {' '.join(names)}" for verb, names in (("stop", run), ("rm", kept)) if names
+    ]
+    return f"{' and '.join(ways)} frees yours; " if ways else ""

@@ -18,10 +18,10 @@ from gpubox import __version__, fits, notebook, values
 from gpubox.claims import NO_CLAIM, SHARED
 from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
-from gpubox.gpus import Device, Gpu, Machine, chosen, named
+from gpubox.gpus import Device, Gpu, Machine, chosen, named, overlap
 from gpubox.holders import Holding
 from gpubox.layers import BUILT_IN
-from gpubox.pick import pick, refuse_held
+from gpubox.pick import NotFree, pick, refuse_held
 from gpubox.profile import Profile
 
 Kind = Literal["shell", "command", "jupyter"]
@@ -381,26 +381,14 @@ def _given(profile: Profile, ask: Ask, facts: Facts) -> Given:
     share = ask.share or asked.share
     asked = replace(asked, share=False)
     if asked == values.NO_GPUS:
+        if ask.share:
+            raise UsageError("--share, and no GPU to share", "leave one of them out")
         return Given(gpus=asked)
     claim = SHARED if share else ""
     if asked.count and (facts.machine is None or facts.engine is None):
-        return _unpicked(profile, asked, claim, facts)
+        return _unseen(profile, asked, claim, facts)
     if asked.count:
-        picked = pick(
-            asked.count,
-            facts.holdings,
-            doubt=partial(_doubt, profile.images, facts.machine),
-            last=facts.last,
-            wanted=facts.wanted,
-            share=share,
-        )
-        return Given(
-            gpus=values.Gpus(tuple(_spelt(device, facts.engine) for device in picked.devices)),
-            claimed=tuple(map(_claimed, picked.devices)),
-            claim=claim,
-            notes=(picked.said,),
-            reasons=picked.reasons,
-        )
+        return _picked(profile, asked, claim, facts)
     named = _named(asked, facts.holdings)
     if not facts.printed:
         refuse_held(named, facts.holdings, share=share)
@@ -411,19 +399,48 @@ def _given(profile: Profile, ask: Ask, facts: Facts) -> Given:
     return Given(gpus=asked, claimed=tuple(words), claim=claim)
 
 
-def _unpicked(profile: Profile, asked: values.Gpus, claim: str, facts: Facts) -> Given:
+def _picked(profile: Profile, asked: values.Gpus, claim: str, facts: Facts) -> Given:
+    try:
+        picked = pick(
+            asked.count,
+            facts.holdings,
+            doubt=partial(_doubt, profile.images, facts.machine),
+            last=facts.last,
+            wanted=facts.wanted,
+            share=claim == SHARED,
+        )
+    except NotFree as held:
+        if not facts.printed:
+            raise
+        return _dockers_first(asked, claim, held.problem)
+    return Given(
+        gpus=values.Gpus(tuple(_spelt(device, facts.engine) for device in picked.devices)),
+        claimed=tuple(map(_claimed, picked.devices)),
+        claim=claim,
+        notes=(picked.said,),
+        reasons=picked.reasons,
+    )
+
+
+def _unseen(profile: Profile, asked: values.Gpus, claim: str, facts: Facts) -> Given:
     """Where it is not seen which are free, the built-in default alone becomes all."""
     why = facts.unseen or "the engine was not asked"
-    if profile.where("gpus").startswith(BUILT_IN):
+    if profile.where("gpus").startswith(BUILT_IN) and not claim:
         note = f"the box gets all GPUs; which are free is not seen: {why}"
         return Given(gpus=values.ALL_GPUS, claim=NO_CLAIM, notes=(note,))
     if facts.printed:
-        note = f"assumed: GPUs that are free; --gpus {asked} alone is Docker's first ones ({why})"
-        return Given(gpus=asked, claim=claim, notes=(note,))
+        return _dockers_first(asked, claim, f"which are free is not seen: {why}")
     raise EngineError(
         f"{asked} free GPU{'s'[: asked.count != 1]} cannot be picked: {why}",
         "name them, like --gpus device=0, or say --gpus all",
     )
+
+
+def _dockers_first(asked: values.Gpus, claim: str, why: str) -> Given:
+    """What a line can say where none is picked."""
+    note = f"assumed: GPUs that are free; Docker's own --gpus {asked} is its first ones ({why})"
+    first = tuple(f"index:{number}" for number in range(asked.count))
+    return Given(gpus=asked, claimed=first, claim=claim, notes=(note,))
 
 
 def _doubt(images: Sequence[str], machine: Machine | None, device: Device) -> int:
@@ -438,8 +455,12 @@ def _named(asked: values.Gpus, holdings: Sequence[Holding]) -> list[Device]:
     devices = [holding.device for holding in holdings]
     if asked.all:
         return [device for device in devices if ":" not in device.index]
-    keys = {named(word, devices) for word in asked.ids} | {"all"}  # where no driver lists them
-    return [device for device in devices if device.key in keys]
+    keys = [named(word, devices) for word in asked.ids]
+    return [
+        device
+        for device in devices  # all, where no driver lists them
+        if device.key == "all" or any(overlap(key, device.key) for key in keys)
+    ]
 
 
 def _claim_of(word: str, known: Mapping[str, str], facts: Facts) -> str:
@@ -481,7 +502,7 @@ def _refuse_what_podman_ignores(profile: Profile, gpus: values.Gpus, facts: Fact
 def backend(gpus: values.Gpus, facts: Facts) -> Literal["hook", "cdi"]:
     """How this engine gives GPUs. Without an engine to ask, as most do: by device requests."""
     engine = facts.engine
-    if gpus == values.NO_GPUS or engine is None:
+    if gpus == values.NO_GPUS or gpus.count or engine is None:
         return "hook"
     if engine.podman:
         return "cdi"

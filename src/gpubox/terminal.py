@@ -189,6 +189,7 @@ class DetachKeys:
 # stops only us (TSTP, TTIN, TTOU), and what tells of ourselves (CHLD, PIPE, URG, XFSZ, faults).
 _FORWARDED = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "CONT")
 _HELD = frozenset(signal.Signals[f"SIG{name}"] for name in (*_FORWARDED, "WINCH"))
+_ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 _ENOUGH = 3
 
 
@@ -229,8 +230,15 @@ class Signals:
 
     def arrived(self) -> tuple[signal.Signals, ...]:
         """Take the signals that have arrived since the last time, in order."""
+        return self._arrived(0)
+
+    def end_us(self) -> bool:
+        """Whether one has arrived that would have been our end; it is not taken."""
+        return not _ENDING.isdisjoint(self._arrived(socket.MSG_PEEK))
+
+    def _arrived(self, how: int) -> tuple[signal.Signals, ...]:
         with suppress(BlockingIOError):
-            numbers = self._read.recv(4096)
+            numbers = self._read.recv(4096, how)
             return tuple(signal.Signals(n) for n in numbers if n in self._handlers)
         return ()
 

@@ -375,7 +375,7 @@ class Gpus(msgspec.Struct, frozen=True):
 ALL_GPUS = Gpus(all=True)
 NO_GPUS = Gpus()
 
-_GPU_ID = re.compile(r"\d+(:\d+)?|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+")
+_GPU_ID = re.compile(r"(0|[1-9]\d*)(:(0|[1-9]\d*))?|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+")
 
 
 def gpu_ids(text: str) -> Gpus:
@@ -404,11 +404,15 @@ def gpus(text: str) -> Gpus:
 
 def long_gpus(item: Mapping[str, Any]) -> Gpus:
     """Compose's long form, and whether they are shared: `{count: 1, share: true}`."""
-    unknown = set(item) - {"count", "device_ids", "share"}
-    if unknown or ("count" in item) == ("device_ids" in item):
+    count, ids = item.get("count"), item.get("device_ids")
+    if set(item) - {"count", "device_ids", "share"} or (count is None) == (ids is None):
         raise ValueError("GPUs written as a mapping have count or device_ids, and perhaps share")
-    ids = item.get("device_ids")
-    found = gpus(str(item["count"])) if ids is None else gpu_ids(",".join(map(str, ids)))
+    if ids is not None:
+        found = gpu_ids(",".join(map(str, ids)) if isinstance(ids, list) else str(ids))
+    elif str(count).isdigit() or count in ("all", "none"):
+        found = gpus(str(count))
+    else:
+        raise ValueError(f"'{count}' is no count of GPUs")
     share = truth(str(item.get("share") or "false"))
     if share and found == NO_GPUS:
         raise ValueError("no GPU is nothing to share")

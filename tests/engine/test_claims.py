@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -244,7 +245,7 @@ def test_a_notebook_starts_again_only_while_its_gpu_is_free(
         125,
         "starting nb-root again; --new makes another\n"
         f"gpubox: the GPUs of nb-root are held by {theirs}, nobody's box\n"
-        "  gpubox gpus shows which are free\n",
+        "  --new makes another on a GPU that is free; --wait waits for these\n",
     )
     assert len(lab.docker("ps", "-aq").split()) == 2
 
@@ -320,3 +321,61 @@ def held(engine: PrivateEngine) -> list[str]:
     found = [uuid for box in boxes for uuid in box.labels["gpubox.gpus"].split(",")]
     client.close()
     return found
+
+
+# Fences ----------------------------------------------------------------------------------------
+
+
+def rival(lab: Workstation, index: int, **labels_: str) -> str:
+    """What a starter that was killed leaves: a box that was created and never starts."""
+    said_ = {"gpubox.version": "1", "gpubox.owner": "eve", "gpubox.gpus": UUIDS[index]} | labels_
+    words = [word for key, text in said_.items() for word in ("--label", f"{key}={text}")]
+    return lab.docker("create", *words, STAND_IN, "sleep", "600")
+
+
+def test_a_dead_starter_is_waited_for_and_then_removed(
+    engine: PrivateEngine, lab: Workstation, run: Run
+) -> None:
+    dead = [rival(lab, index) for index in range(4)]
+    begun = time.monotonic()
+    assert said(run("--gpus", "4")) == (0, "GPUs 0, 1, 2 and 3 (of 4)\n")
+    assert 9 < time.monotonic() - begun < 40
+    left = lab.docker("ps", "-aq", "--no-trunc").split()
+    assert not set(left) & set(dead)
+    assert len(left) == 1
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
+def test_who_waits_for_a_starter_can_be_ended(
+    lab: Workstation, sent: signal.Signals, code: int
+) -> None:
+    dead = [rival(lab, index) for index in range(4)]
+    process = subprocess.Popen(
+        [lab.gpubox.program, "run", "-d", "--gpus", "4", PROFILE, "sleep", "600"],
+        env=lab.gpubox.env,
+        cwd=lab.gpubox.cwd,
+        stderr=subprocess.PIPE,
+    )
+    time.sleep(3)
+    process.send_signal(sent)
+    assert process.wait(10) == code
+    assert sorted(lab.docker("ps", "-aq", "--no-trunc").split()) == sorted(dead)
+
+
+def test_a_container_of_a_wrong_name_is_told_and_not_tried_for_ever(
+    engine: PrivateEngine, lab: Workstation, run: Run
+) -> None:
+    for option in ("--network", "--ipc"):
+        code, text = said(run(option, "container:nowhere"))
+        assert code == 125
+        assert "nowhere" in text
+    assert lab.docker("ps", "-aq") == ""
+
+
+def test_a_dry_run_on_a_busy_machine_prints_its_line(lab: Workstation) -> None:
+    lab.box("--gpus", "all", uid=SOMEBODY)
+    done = lab.gpubox("run", "--dry-run", PROFILE, "true")
+    assert done.returncode == 0
+    assert " --gpus 1 " in done.stdout.decode()
+    assert b"assumed: GPUs that are free; Docker's own --gpus 1" in done.stderr
+    assert b"none of 4 is free" in done.stderr

@@ -142,3 +142,22 @@ def test_the_error_names_who_has_them_and_my_own_to_stop() -> None:
         " GPU 2 mine, idle now; GPU 3 mine, idle now"
     )
     assert caught.value.hint.startswith("docker stop anna-1 anna-2-3 frees yours; --wait waits")
+
+
+def test_a_gpu_that_cannot_be_given_is_told_with_its_reason() -> None:
+    lost = replace(FOUR[0], trouble="it fell off the bus")
+    divided = replace(FOUR[1], divided=True)
+    with pytest.raises(EngineError, match="none; GPU 0: it fell off the bus; GPU 1: it is divided"):
+        pick(1, seen(devices=(lost, divided)))
+
+
+def test_my_box_that_keeps_its_gpus_while_stopped_is_to_be_removed() -> None:
+    boxes = [box(str(number), owner="anna", state="exited") for number in range(4)]
+    with pytest.raises(NotFree) as caught:
+        pick(1, seen(*boxes))
+    assert caught.value.hint.startswith("docker rm anna-0 anna-1 anna-2 anna-3 frees yours; ")
+
+
+def test_whoever_shares_is_told_only_of_those_who_do_not() -> None:
+    with pytest.raises(NotFree, match="2 GPUs are wanted, and 1 of 2 is free: GPU 1 held by bob"):
+        pick(2, seen(box("0", claim=SHARED), box("1"), devices=FOUR[:2]), share=True)

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from gpubox.docker_words import GpuRequest
-from gpubox.errors import GpuboxError
+from gpubox.errors import GpuboxError, UsageError
 from gpubox.gpus import Gpu, Machine
 from gpubox.layers import Layer, from_flags, layers, read
 from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
@@ -52,6 +52,7 @@ def planned(
     taken: frozenset[str] = frozenset(),
     no_hook: bool = False,
     machine: Machine | None = None,
+    printed: bool = False,
     **ask: Any,
 ) -> Plan:
     built_in, _ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)
@@ -65,6 +66,7 @@ def planned(
         taken=taken,
         no_hook=no_hook,
         machine=machine,
+        printed=printed,
         unseen="" if machine else "there is no driver",
     )
     return plan(profile, Ask(**ask), facts)
@@ -361,3 +363,24 @@ def test_auto_always_says_what_it_is() -> None:
     assert found.notes == (
         f"{found.image}, because driver 580.65.06 knows CUDA 13.0, on GTX (Pascal, 6.1)",
     )
+
+
+# --- GPUs that are picked
+
+
+def printed(text: str, **said: Any) -> str:
+    made = planned(flags={"gpus": text}, printed=True, **said)
+    return docker_run_line(made) + " | " + "; ".join(made.notes)
+
+
+def test_a_line_that_cannot_pick_says_so_and_claims_what_docker_gives() -> None:
+    for engine in (None, HOOK, CDI):
+        line = printed("2", engine=engine)
+        assert " --gpus 2 " in line
+        assert "--label gpubox.gpus=index:0,index:1 " in line
+        assert "assumed: GPUs that are free; Docker's own --gpus 2 is its first ones" in line
+
+
+def test_nothing_to_share_is_a_mistake() -> None:
+    with pytest.raises(UsageError, match="--share, and no GPU to share"):
+        planned(flags={"gpus": "none"}, share=True)

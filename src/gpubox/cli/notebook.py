@@ -152,7 +152,7 @@ def _again(wish: Wish, request: Request, launch: Launch, box: Box, facts: Facts)
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"starting {box.name} again; --new makes another")
     try:
-        launch.again(box, launch.survey.of(facts))
+        launch.again(box, replace(facts, machine=request.app.machine))
     except EngineSaid as refusal:
         if not is_port_taken(refusal.text):
             raise

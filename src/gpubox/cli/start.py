@@ -253,7 +253,9 @@ def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) 
         screen.say("")  # the cursor stands behind the box's own prompt
         screen.say(f"{name} runs on: docker attach {name} comes back, docker stop {name} ends it")
     elif not plan.rm:
-        screen.say(f"{name} is kept: docker start -ai {name} comes back, docker rm {name} removes")
+        if_free = ", if its GPU is still free" if plan.contested else ""
+        back = f"docker start -ai {name} comes back{if_free}"
+        screen.say(f"{name} is kept: {back}, docker rm {name} removes")
 
 
 def _shared_memory(plan: Plan) -> str:
