@@ -6,7 +6,6 @@ import json
 import random
 import signal
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -171,11 +170,17 @@ def test_wait_takes_a_gpu_as_soon_as_it_is_free(lab: Workstation, run: Run) -> N
     begun = time.monotonic()
     assert said(run("--wait-for", "1s"))[0] == 125
     assert time.monotonic() - begun >= 1
-    threading.Timer(2, lambda: lab.docker("stop", "-t", "0", theirs)).start()
-    code, text = said(run("--wait"))
-    assert code == 0
-    assert text.startswith("waiting: 1 GPU is wanted, and none of 4 is free: GPU 0 held by nobody")
-    assert text.endswith("GPU 0 (of 4)\n")
+    process = starter(lab, "--wait")
+    assert process.stderr
+    assert (
+        process.stderr.readline()
+        .decode()
+        .startswith(
+            "waiting: 1 GPU is wanted, and none of 4 is free: GPU 0 held by nobody, idle now; GPU 1"
+        )
+    )
+    lab.docker("stop", "-t", "0", theirs)
+    assert (process.stderr.read(), process.wait(60)) == (b"GPU 0 (of 4)\n", 0)
     assert said(run("--wait-for", "soon")) == (
         125,
         "gpubox: --wait-for soon is no time\n  write 90s, 30m, 2h or 1h30m\n",
@@ -304,9 +309,9 @@ def test_starters_that_are_killed_leave_nothing_held(
     lab.docker("rm", "-f", *lab.docker("ps", "-aq").split())
 
 
-def starter(lab: Workstation) -> subprocess.Popen[bytes]:
+def starter(lab: Workstation, *options: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [lab.gpubox.program, "run", "-d", "--gpus", "1", PROFILE, "sleep", "600"],
+        [lab.gpubox.program, "run", "-d", "--gpus", "1", *options, PROFILE, "sleep", "600"],
         env=lab.gpubox.env,
         cwd=lab.gpubox.cwd,
         stdout=subprocess.DEVNULL,

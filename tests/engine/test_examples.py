@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from gpubox import host
 from gpubox.contexts import Endpoint
 from gpubox.engine import connect
+from gpubox.gpus import Device, Gpu, Machine
+from gpubox.holders import join
 from gpubox.layers import layers
 from gpubox.plan import Ask, Facts, plan
 from gpubox.profile import Config
@@ -39,7 +41,14 @@ def test_an_examples_line_creates_what_gpubox_creates(
 ) -> None:
     ours = connect(Endpoint(engine.host, "the test"))
     asked = config(example, tmp_path)
-    facts = Facts(caller=host.caller(), engine=ours.facts())
+    gpus = [Gpu(index=index, uuid=uuid) for index, uuid in enumerate(engine.gpus)]
+    devices = [Device(index=str(gpu.index), uuid=gpu.uuid, processes=()) for gpu in gpus]
+    facts = Facts(
+        caller=host.caller(),
+        engine=ours.facts(),
+        machine=Machine("580.65.06", (13, 0), tuple(gpus)),
+        holdings=join(devices, (), {}, "nobody"),
+    )
     for name in asked.names():
         planned = plan(asked.profile(name), Ask(), facts)
         for mount in planned.folders():

@@ -319,9 +319,9 @@ def test_without_a_driver_what_containers_were_given_is_all(
     engine: PrivateEngine, gpubox: Gpubox, nvml: Callable[[Machine], dict[str, str]]
 ) -> None:
     lab = Workstation(engine, gpubox, nvml)
+    del gpubox.env["LD_LIBRARY_PATH"]
     lab.box("--gpus", "device=1,0", "--name", "both")
     lab.box("--gpus", UUIDS[3], "--name", "one", uid=SOMEBODY)
-    del gpubox.env["LD_LIBRARY_PATH"]
     done = lab()
     assert done.returncode == 0
     assert done.stderr.decode() == f"only what containers were given is known: {NO_DRIVER}\n"

@@ -18,6 +18,7 @@ from lab.program import Gpubox
 from lab.registry import Registry
 
 OLD = "take CUDA 7.5 or older: gpubox images lists what runs here"
+RUN = ("run", "--gpus", "all")
 PASS = "; or go past this check: --ignore"
 
 Nvml = Callable[[Machine], dict[str, str]]
@@ -50,7 +51,7 @@ def boxes(engine: PrivateEngine) -> int:
 def test_a_driver_that_is_too_old_for_an_image_that_is_here_is_told_by_the_image_itself(
     engine: PrivateEngine, gpubox: Gpubox, nvml: Nvml
 ) -> None:
-    done = gpubox("run", "--rm", "cuda8-cudnn5", "true", env=nvml(MACHINES["1080ti-367.35"]))
+    done = gpubox(*RUN, "--rm", "cuda8-cudnn5", "true", env=nvml(MACHINES["1080ti-367.35"]))
     problem = f"{STAND_IN} asks for CUDA 8.0, and the driver here, 367.35, knows CUDA 7.5"
     fix = f"{OLD}; or update the driver to 367.48 or newer"
     if engine.kind == "stable":
@@ -66,25 +67,25 @@ def test_a_driver_that_is_too_old_for_an_image_that_is_here_is_told_by_the_image
 
 def test_who_knows_better_goes_past_a_check(gpubox: Gpubox, nvml: Nvml) -> None:
     there = nvml(MACHINES["1080ti-367.35"])
-    done = gpubox("run", "--rm", "--ignore", "driver", "cuda8-cudnn5", "echo", "hello", env=there)
+    done = gpubox(*RUN, "--rm", "--ignore", "driver", "cuda8-cudnn5", "echo", "hello", env=there)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
 
 
 def test_a_driver_that_is_new_enough_is_not_spoken_of(gpubox: Gpubox, nvml: Nvml) -> None:
     there = nvml(MACHINES["1080ti-367.48"])
-    done = gpubox("run", "--rm", "cuda8-cudnn5", "echo", "hello", env=there)
+    done = gpubox(*RUN, "--rm", "cuda8-cudnn5", "echo", "hello", env=there)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
 
 
 def test_the_conditions_can_be_switched_off_as_nvidia_does(gpubox: Gpubox, nvml: Nvml) -> None:
-    words = ("run", "--rm", "-e", "NVIDIA_DISABLE_REQUIRE=1", "cuda8-cudnn5", "true")
+    words = (*RUN, "--rm", "-e", "NVIDIA_DISABLE_REQUIRE=1", "cuda8-cudnn5", "true")
     done = gpubox(*words, env=nvml(MACHINES["1080ti-367.35"]))
     assert done.returncode == 0
     assert done.stderr.startswith(b"warning: programs in ")
 
 
 def test_a_newer_gpu_than_the_image_is_a_warning(gpubox: Gpubox, nvml: Nvml) -> None:
-    done = gpubox("run", "--rm", "cuda8-cudnn5", "true", env=nvml(MACHINES["a100-535"]))
+    done = gpubox(*RUN, "--rm", "cuda8-cudnn5", "true", env=nvml(MACHINES["a100-535"]))
     assert done.returncode == 0
     assert done.stderr.decode() == (
         f"warning: {STAND_IN} was made before A100-SXM4-40GB (Ampere, 8.0): its CUDA 8.0 ends at"
@@ -92,7 +93,7 @@ def test_a_newer_gpu_than_the_image_is_a_warning(gpubox: Gpubox, nvml: Nvml) -> 
         " start; take a newer CUDA: gpubox images lists what runs here\n"
     )
     quiet = gpubox(
-        *("run", "--rm", "--ignore", "gpu", "cuda8-cudnn5", "true"),
+        *(*RUN, "--rm", "--ignore", "gpu", "cuda8-cudnn5", "true"),
         env=nvml(MACHINES["a100-535"]),
     )
     assert (quiet.returncode, quiet.stderr) == (0, b"")
@@ -110,7 +111,7 @@ def test_only_the_gpus_of_the_box_are_asked(
     there = nvml(MACHINES["1080ti+a100-535"])
     image = "nvidia/cuda:12.6.3-devel-ubuntu24.04"
     build_stand_in(stable_engine.host, image)
-    words = ("run", "--rm", "-e", "NVIDIA_REQUIRE_CUDA=cuda>=12.6 brand=nvidia,driver>=535")
+    words = (*RUN, "--rm", "-e", "NVIDIA_REQUIRE_CUDA=cuda>=12.6 brand=nvidia,driver>=535")
     assert gpubox(*words, "--gpus", "device=1", image, "true", env=there).returncode == 0
     refusal = said(gpubox(*words, "--gpus", "all", image, "true", env=there))
     assert refusal[0].endswith("too old for GeForce GTX 1080 Ti (Pascal, 6.1)")
@@ -122,7 +123,7 @@ def test_before_a_pull_everything_is_told_at_once(
 ) -> None:
     there = nvml(MACHINES["1080ti-580"])
     image = "nvidia/cuda:13.1.0-devel-ubuntu24.04"
-    done = gpubox("run", "-v", "./nowhere:/data", image, "true", env=there)
+    done = gpubox(*RUN, "-v", "./nowhere:/data", image, "true", env=there)
     lines = said(done)
     problems = [line for line in lines if line.startswith("gpubox: ")]
     about_the_driver = engine.kind == "stable"
@@ -136,7 +137,7 @@ def test_before_a_pull_everything_is_told_at_once(
 def test_a_deleted_image_and_a_driver_that_is_too_old_for_it_are_told_together(
     stable_engine: PrivateEngine, gpubox: Gpubox, nvml: Nvml
 ) -> None:
-    done = gpubox("run", "cuda9.0-cudnn7", "true", env=nvml(MACHINES["1080ti-367.48"]))
+    done = gpubox(*RUN, "cuda9.0-cudnn7", "true", env=nvml(MACHINES["1080ti-367.48"]))
     lines = said(done)
     assert [line for line in lines if line.startswith("gpubox")] == [
         "gpubox: nvidia/cuda:9.0-cudnn7-devel asks for CUDA 9.0, and the driver here, 367.48, knows"
@@ -156,13 +157,13 @@ def test_an_open_version_is_the_one_for_this_machine_and_says_why(
     client.images.remove(f"{registry.address}/{fits}")
     client.close()
     there = nvml(MACHINES["1080ti-535"]) | {"GPUBOX_REGISTRY": registry.address}
-    done = gpubox("run", "--rm", "cuda12", "echo", "hello", env=there)
+    done = gpubox(*RUN, "--rm", "cuda12", "echo", "hello", env=there)
     assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
     assert (
         f"{fits}, because driver 535.183.01 knows CUDA 12.2, on GeForce GTX 1080 Ti (Pascal, 6.1)"
         in done.stderr.decode().splitlines()
     )
-    line = gpubox("run", "--dry-run", "cuda12", env=there)
+    line = gpubox(*RUN, "--dry-run", "cuda12", env=there)
     assert line.stdout.decode().split()[-1] == fits
 
 
@@ -191,5 +192,5 @@ def test_the_gpus_of_another_machine_are_not_those_of_this_one(
     with PrivateEngine(network="tcp") as elsewhere:
         build_stand_in(elsewhere.host)
         there = elsewhere.network_env | nvml(MACHINES["1080ti-367.35"])
-        done = gpubox("run", "--rm", "cuda8-cudnn5", "echo", "hello", env=there)
+        done = gpubox(*RUN, "--rm", "cuda8-cudnn5", "echo", "hello", env=there)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")

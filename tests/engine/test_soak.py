@@ -22,6 +22,7 @@ from lab.program import Gpubox
 from lab.waiting import wait_until
 
 PROFILE = "cuda8-cudnn5"
+RUN = ("run", "--gpus", "none")  # so that there is nothing to say of GPUs
 RUNS = int(os.environ.get("GPUBOX_SOAK") or 64)
 AT_ONCE = 8
 BUS_ERROR = 135  # from this exit code on gpubox has words of its own to say
@@ -96,15 +97,15 @@ def a_run(number: int, data: bytes, folder: Path) -> Run:
     apart = f"{show} & {complain} >&2; wait; exit {code}"
     match kind:
         case "output":
-            return Run(("run", *reused, *mount, PROFILE, "sh", "-c", apart), code, out, err)
+            return Run((*RUN, *reused, *mount, PROFILE, "sh", "-c", apart), code, out, err)
         case "kept":
-            return Run(("run", *mount, PROFILE, "sh", "-c", apart), code, out, err)
+            return Run((*RUN, *mount, PROFILE, "sh", "-c", apart), code, out, err)
         case "echo":
-            words = ("run", "-i", *reused, PROFILE, "sh", "-c", f"cat; exit {code}")
+            words = (*RUN, "-i", *reused, PROFILE, "sh", "-c", f"cat; exit {code}")
             return Run(words, code, out, typed=out)
         case _:
             script = f"stty raw; {show}; exit {code}"
-            return Run(("run", "-it", *reused, *mount, PROFILE, "sh", "-c", script), code, out)
+            return Run((*RUN, "-it", *reused, *mount, PROFILE, "sh", "-c", script), code, out)
 
 
 def piece(chance: random.Random, data: bytes) -> tuple[bytes, str]:

@@ -190,7 +190,7 @@ def test_ctrl_c_interrupts_the_command_in_the_box_and_not_gpubox(
 
 
 def test_several_screenfuls_arrive_whole(engine: PrivateEngine, gpubox: Gpubox) -> None:
-    with at_terminal(gpubox, "run", PROFILE, "seq", "20000") as terminal:
+    with at_terminal(gpubox, "run", "--gpus", "none", PROFILE, "seq", "20000") as terminal:
         shown = terminal.shows("20000\r\n")
         assert shown.split() == [str(n) for n in range(1, 20000)]
         assert terminal.ends() == 0

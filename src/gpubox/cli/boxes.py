@@ -14,6 +14,8 @@ from gpubox.cli.app import app
 if TYPE_CHECKING:
     from gpubox.engine import Box, Engine
 
+_SHORT = 12  # characters: GPU- and the first eight of its UUID
+
 
 @click.command("ps")
 @click.option("-a", "--all", "stopped", is_flag=True, help="Stopped ones too.")
@@ -54,5 +56,5 @@ def _urls(engine: Engine, boxes: Iterable[Box], caller: str) -> dict[str, str]:
 
 def _row(box: Box) -> tuple[str, ...]:
     ports = ", ".join(box.ports)
-    gpus = box.gpus.replace("index:", "")
+    gpus = ",".join(gpu.removeprefix("index:")[:_SHORT] for gpu in box.gpus.split(","))
     return (box.name, box.profile, box.owner, gpus, ports, box.status, box.folder)
