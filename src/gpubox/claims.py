@@ -31,7 +31,7 @@ def of_container(found: Mapping[str, Any]) -> Gpus:
     host = found.get("HostConfig") or {}
     if host.get("Privileged"):
         return ALL_GPUS
-    requests = [one for one in host.get("DeviceRequests") or () if _is_for_gpus(one)]
+    requests = [one for one in host.get("DeviceRequests") or () if is_for_gpus(one)]
     words = [word for request in requests for word in _requested(request)]
     words += _files(host.get("Devices") or ())
     if not words and (_runs_the_hook(host) or requests):  # a request for 0 leaves it to the image
@@ -39,7 +39,7 @@ def of_container(found: Mapping[str, Any]) -> Gpus:
     return _gpus(words)
 
 
-def _is_for_gpus(request: Mapping[str, Any]) -> bool:
+def is_for_gpus(request: Mapping[str, Any]) -> bool:
     """Whether NVIDIA's GPUs are asked for; `gpu` alone is what `--gpus` says on every machine."""
     driver = request.get("Driver") or ""
     if driver == "cdi":

@@ -6,6 +6,7 @@ nothing of profiles, plans or screens.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -45,6 +46,7 @@ _arguments_of_create = containers._create_container_args  # type: ignore[attr-de
 _ALIVE, _ENDED = ("running", "paused", "restarting", "stopping"), ("exited", "stopped", "dead")
 _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
 _OLDEST = (1, 24)  # of the API, that docker-py speaks
+_LAST_TO_TELL = (1, 44)  # of the API: later ones keep an image's container to themselves
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
 
 
@@ -407,8 +409,8 @@ class Engine:
         with suppress(EngineError), translated(box):
             self.api.remove_container(box, v=True)
 
-    def ticket(self, box: str) -> str:
-        """A container that is never started and claims what a stopped box does; its id."""
+    def ticket(self, box: str, claim: Mapping[str, str] | None = None) -> str:
+        """A container that is never started and claims what a box does, or is to; its id."""
         with translated(box):
             found = self.api.inspect_container(box)
             said = {
@@ -417,9 +419,95 @@ class Engine:
                 if name.startswith("gpubox.")
             }
             made = self.api.create_container(
-                found["Image"], command=["none"], labels={**said, TICKET: box}
+                found["Image"], command=["none"], labels={**said, **(claim or {}), TICKET: box}
             )
         return str(made["Id"])
+
+    # --- moving
+
+    def inspect(self, box: str) -> Mapping[str, Any]:
+        """All that the engine says of a container."""
+        with translated(box):
+            return dict(self.api.inspect_container(box))
+
+    def set_restart(self, box: str, policy: Mapping[str, Any]) -> None:
+        with translated(box):
+            self.api.update_container(box, restart_policy=policy)
+
+    def commit(self, box: str, said: Mapping[str, Any]) -> str:
+        """An unnamed image of a box's files, with what is `said` of it instead; its id."""
+        with translated(box):
+            made = self.api._post_json(
+                self.api._url("/commit"),
+                data=dict(said),
+                params={"container": box},
+                timeout=None,  # as long as the files are many
+            )
+            files = str(self.api._result(made, True)["Id"])
+            try:
+                return self._without_container(files)
+            except BaseException:
+                self.remove_image(files)
+                raise
+
+    def _without_container(self, image: str) -> str:
+        """The image without the record of its container, which engines add; its id.
+
+        There all of the container's variables and labels are kept beside those of the image.
+        """
+        version = min(_version(self.api._version), _LAST_TO_TELL)
+        url = f"{self.api.base_url}/v{version[0]}.{version[1]}/images/{image}/json"
+        found = self.api._result(self.api._get(url), True)
+        past = found.get("ContainerConfig") or {}
+        if not past.get("Env") and not past.get("Labels"):
+            return image
+        record = _record(found)
+        made = f"sha256:{hashlib.sha256(record).hexdigest()}"
+        for event in self.api.load_image(_archive(record, len(found["RootFS"]["Layers"]))):
+            if "error" in event:
+                raise explain(str(event["error"]), image)
+        self.api.inspect_image(made)
+        self.api.remove_image(image)
+        return made
+
+    def create_like(
+        self, name: str, body: Mapping[str, Any], networks: Mapping[str, Mapping[str, Any]]
+    ) -> str:
+        """A container from the body of the call itself, in further networks; its id."""
+        with translated(name):
+            made = str(self.api.create_container_from_config(dict(body), name)["Id"])
+            try:
+                for network, said in networks.items():
+                    url = self.api._url("/networks/{0}/connect", network)
+                    wanted = {"Container": made, "EndpointConfig": said}
+                    self.api._raise_for_status(self.api._post_json(url, data=wanted))
+            except BaseException:
+                self.api.remove_container(made, force=True)
+                raise
+        return made
+
+    def rename(self, box: str, name: str) -> None:
+        with translated(name):
+            self.api.rename(box, name)
+
+    def remove_keeping_volumes(self, box: str) -> None:
+        """Remove a container, running or not, and none of its volumes."""
+        with translated(box), suppress(docker.errors.NotFound):
+            self.api.remove_container(box, force=True)
+
+    def remove_image(self, image: str) -> None:
+        with translated(image), suppress(docker.errors.NotFound):
+            self.api.remove_image(image)
+
+    def remove_unnamed(self, image: str) -> None:
+        """Remove an image that nobody has named, and that no container needs."""
+        self._remove_images(image)
+
+    def tickets(self, box: str) -> list[str]:
+        """Those who are about to move a box, or to start it again."""
+        with translated(box):
+            found = self.api.containers(all=True, filters={"label": f"{TICKET}={box}"})
+        return [str(item["Id"]) for item in found]
 
     # --- the foreground
 
@@ -755,12 +843,37 @@ def _by_containerd(info: Mapping[str, Any]) -> bool:
 
 def _context(dockerfile: str) -> bytes:
     """What a build is sent: the Dockerfile alone."""
-    packed, text = io.BytesIO(), dockerfile.encode()
+    return _packed({"Dockerfile": dockerfile.encode()})
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        member = tarfile.TarInfo("Dockerfile")
-        member.size = len(text)
-        tar.addfile(member, io.BytesIO(text))
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
     return packed.getvalue()
+
+
+def _record(image: Mapping[str, Any]) -> bytes:
+    """What an image says of itself, as it lies in an engine and in an archive."""
+    said = {
+        "architecture": image["Architecture"],
+        "os": image["Os"],
+        "created": image["Created"],
+        "config": image["Config"],
+        "rootfs": {"type": "layers", "diff_ids": image["RootFS"]["Layers"]},
+    }
+    return json.dumps(said).encode()
+
+
+def _archive(record: bytes, layers: int) -> bytes:
+    """An image to be loaded of which the engine has all layers, so that none is in it."""
+    name = f"{hashlib.sha256(record).hexdigest()}.json"
+    files = [f"{number}/layer.tar" for number in range(layers)]
+    manifest = [{"Config": name, "RepoTags": None, "Layers": files}]
+    return _packed({name: record, "manifest.json": json.dumps(manifest).encode()})
 
 
 def _version(text: str) -> tuple[int, int]:

@@ -103,6 +103,28 @@ def join(
     return tuple(found)
 
 
+def without(holdings: Iterable[Holding], box: str, me: str) -> tuple[Holding, ...]:
+    """Who has each GPU when a box is gone from it, with its processes."""
+    return tuple(_left(holding, box, me) for holding in holdings)
+
+
+def _left(holding: Holding, box: str, me: str) -> Holding:
+    device = holding.device
+    holders = tuple(it for it in holding.holders if it.id != box)
+    if holders == holding.holders:
+        return holding
+    uses = tuple(it for it in holding.uses if not it.container or it.container.id != box)
+    told = None if device.processes is None and not uses else uses
+    return Holding(
+        device=device,
+        state=_state(device, holders, told, me, holding.engine),
+        working=_working(device, holders, told),
+        holders=holders,
+        uses=uses,
+        engine=holding.engine,
+    )
+
+
 def pids(devices: Iterable[Device]) -> set[int]:
     """The processes to look up before they are joined."""
     return {process.pid for device in devices for process in device.processes or ()}
@@ -259,7 +281,7 @@ def _outside(holding: Holding) -> str:
     if program is None:
         said = f"used by pid {first.process.pid}, which is not seen here"
     else:
-        command = _shortened(program.command)
+        command = shortened(program.command)
         inside = f"in a container of another engine, {first.elsewhere[:12]},"
         if not holding.engine:
             inside = f"in the container {first.elsewhere[:12]}"
@@ -268,7 +290,8 @@ def _outside(holding: Holding) -> str:
     return f"{said} and {len(more)} more" if more else said
 
 
-def _shortened(command: str) -> str:
+def shortened(command: str) -> str:
+    """A command line without the program's folder, and no longer than a line has room for."""
     program, space, rest = command.partition(" ")
     said = program.rpartition("/")[2] + space + rest
     return said if len(said) <= _SHOWN else f"{said[: _SHOWN - 3].rstrip()}..."

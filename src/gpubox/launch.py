@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -34,6 +34,7 @@ from gpubox.values import NO_GPUS
 
 _PULSE, _PATIENCE = 0.2, 10  # seconds between two looks, and for a starter that does not move
 _HELD_PULSE = 2  # seconds between two looks at GPUs that others have
+T = TypeVar("T")
 _INIT = re.compile(r"init -- |runc init$")  # before it becomes the command
 _INIT_SECONDS = 5
 
@@ -107,14 +108,14 @@ class Launch(msgspec.Struct, frozen=True):
                     self.screen.say(f"waiting: {held.problem}")
                 waits = True
                 time.sleep(min(left, _HELD_PULSE))
-            self._outlast(rivals, facts.holdings)
+            outlast(self.engine, self.survey, rivals, facts.holdings)
 
     def _started_with_ticket(self, box: Box, holdings: Sequence[Holding]) -> Sequence[Claim]:
         """Start a stopped box under the claim of one that is new; or who has its GPUs instead."""
         with terminal.Signals() as signals:
             ticket = self.engine.ticket(box.id)
             try:
-                self._win(ticket, signals, holdings, but=box.id)
+                win(self.engine, self.survey, ticket, signals, holdings, box.id)
                 self.engine.start(box.id, box.image)
                 return self._overtaken(ticket, box, holdings)
             except Lost as lost:
@@ -157,19 +158,7 @@ class Launch(msgspec.Struct, frozen=True):
 
     def plan(self, facts: Facts) -> tuple[Plan, Facts]:
         """A plan, waited for while others have its GPUs, and the facts that it was made from."""
-        waits = False
-        while True:
-            try:
-                return self.planned(facts), facts
-            except NotFree as held:
-                left = self.until - time.monotonic()
-                if left <= 0:
-                    raise
-                if not waits:
-                    self.screen.say(f"waiting: {held.problem}")
-                waits = True
-            time.sleep(min(left, _HELD_PULSE))
-            facts = self.survey.of(facts)
+        return when_free(self.planned, facts, self.survey, self.screen, self.until)
 
     def _replanned(self, facts: Facts, start: Callable[[Plan, Facts], Started]) -> Started:
         """Start by a plan, and by a new one each time the engine tells something new."""
@@ -181,7 +170,7 @@ class Launch(msgspec.Struct, frozen=True):
                     raise ImageMissing(plan.image)
                 return start(plan, facts)
             except Lost as lost:
-                self._outlast(lost.to, facts.holdings)
+                outlast(self.engine, self.survey, lost.to, facts.holdings)
                 time.sleep(_PULSE)
                 facts = self.survey.of(facts)
             except ImageMissing:
@@ -230,7 +219,7 @@ class Launch(msgspec.Struct, frozen=True):
                 started = Started(self._create(plan), plan)
                 with self._or_removed(started.box, fenced=plan.contested):
                     if plan.contested:
-                        self._win(started.box, signals, facts.holdings)
+                        win(self.engine, self.survey, started.box, signals, facts.holdings)
                     self.engine.start(started.box, plan.image)
             if plan.init:
                 _see_beyond_init(self.engine, started)
@@ -250,7 +239,7 @@ class Launch(msgspec.Struct, frozen=True):
             box = self._create(plan)
             with self._or_removed(box, fenced=plan.contested):
                 if plan.contested:
-                    self._win(box, signals, facts.holdings)
+                    win(self.engine, self.survey, box, signals, facts.holdings)
                 streams = self.engine.attach(box, plan.image, stdin=plan.interactive)
                 ended = self.engine.exit_of(box)
                 self.engine.start(box, plan.image)
@@ -273,39 +262,73 @@ class Launch(msgspec.Struct, frozen=True):
                 raise Lost from error
             raise
 
-    # --- GPUs that several want
 
-    def _win(
-        self, box: str, signals: terminal.Signals, holdings: Sequence[Holding], but: str = ""
-    ) -> None:
-        """Wait until the GPUs of a created box are its own; Lost where another gets them.
+# --- GPUs that several want
 
-        A starter that has not moved for long is removed: it was killed, or will find its box gone.
-        """
-        patience = _Patience(self.engine)
-        while True:
-            seen = self.survey.claims(holdings)
-            mine = next((claim for claim in seen if claim.id == box), None)
-            if mine is None:
-                raise Lost
-            said = contest.verdict(mine, [claim for claim in seen if claim.id != but])
-            if said.do == "lost":
-                raise Lost(said.others)
-            if said.do == "start":
-                return
-            patience.wait(said.others)
-            if signals.end_us():
-                raise KeyboardInterrupt  # each is raised again when it is held no more
 
-    def _outlast(self, rivals: Sequence[Claim], holdings: Sequence[Holding]) -> None:
-        """Wait until those that won have started, or have come to nothing."""
-        patience, ids = _Patience(self.engine), {rival.id for rival in rivals}
-        while True:
-            seen = self.survey.claims(holdings)
-            undecided = [it for it in seen if it.id in ids and it.state == "created"]
-            if not undecided:
-                return
-            patience.wait(undecided)
+def when_free(
+    decided: Callable[[Facts], T], facts: Facts, survey: Survey, screen: Screen, until: float
+) -> tuple[T, Facts]:
+    """What is decided by facts, waited for while others have the GPUs, and these facts."""
+    waits = False
+    while True:
+        try:
+            return decided(facts), facts
+        except NotFree as held:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise
+            if not waits:
+                screen.say(f"waiting: {held.problem}")
+            waits = True
+        time.sleep(min(left, _HELD_PULSE))
+        facts = survey.of(facts)
+
+
+def win(
+    engine: Engine,
+    survey: Survey,
+    box: str,
+    signals: terminal.Signals,
+    holdings: Sequence[Holding],
+    but: str = "",
+) -> None:
+    """Wait until the GPUs of a created box are its own; Lost where another gets them.
+
+    A starter that has not moved for long is removed: it was killed, or will find its box gone.
+    """
+    patience = _Patience(engine)
+    while True:
+        seen = survey.claims(holdings)
+        mine = next((claim for claim in seen if claim.id == box), None)
+        if mine is None:
+            raise Lost
+        said = contest.verdict(mine, [claim for claim in seen if claim.id != but])
+        if said.do == "lost":
+            raise Lost(said.others)
+        if said.do == "start":
+            return
+        patience.wait(said.others)
+        heed(signals)
+
+
+def heed(signals: terminal.Signals) -> None:
+    """Be interrupted by what has arrived; it is raised again when it is held no more."""
+    if signals.end_us():
+        raise KeyboardInterrupt
+
+
+def outlast(
+    engine: Engine, survey: Survey, rivals: Sequence[Claim], holdings: Sequence[Holding]
+) -> None:
+    """Wait until those that won have started, or have come to nothing."""
+    patience, ids = _Patience(engine), {rival.id for rival in rivals}
+    while True:
+        seen = survey.claims(holdings)
+        undecided = [it for it in seen if it.id in ids and it.state == "created"]
+        if not undecided:
+            return
+        patience.wait(undecided)
 
 
 class _Patience:

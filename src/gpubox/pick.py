@@ -36,29 +36,32 @@ def pick(
     last: Sequence[str] = (),
     wanted: Sequence[str] = (),
     share: bool = False,
+    but: Sequence[str] = (),
 ) -> Picked:
     """`count` GPUs that are free: those that the person had `last` (UUIDs) before the emptiest.
 
     With `share` those count as free, too, that have only boxes which share; the least filled first.
     What others have `wanted` meanwhile (keys, as often as they do) comes last. `doubt` is that of
-    the image on a GPU, as `fits` has it; where it is impossible on all, it is so on any.
+    the image on a GPU, as `fits` has it; where it is impossible on all, it is so on any. Those that
+    the box is to leave (`but`, by their keys) are not taken.
     """
     usable = [it for it in holdings if not it.device.divided and not it.device.trouble]
     fit = [it for it in usable if doubt(it.device) < IMPOSSIBLE] or usable
     if len(fit) < count:
         raise _too_few(count, len(fit), holdings)
     free = [it for it in fit if is_free(it, share=share)]
-    if len(free) < count:
-        raise _none_free(count, free, usable, fit)
+    others = [it for it in free if it.device.key not in but]
+    if len(others) < count:
+        raise _none_free(count, others, usable, fit, but)
 
     def preference(holding: Holding) -> tuple[object, ...]:
         device, boxes = holding.device, _boxes(holding)
-        others = len(holding.holders) - len(boxes)  # containers that do nothing now
+        idle = len(holding.holders) - len(boxes)  # containers that do nothing now
         rivals = wanted.count(device.key)
-        filled = others, device.used or 0
+        filled = idle, device.used or 0
         return doubt(device), rivals, len(boxes), device.uuid not in last, *filled
 
-    chosen = sorted(free, key=preference)[:count]
+    chosen = sorted(others, key=preference)[:count]
     taken = tuple(it.device for it in holdings if it in chosen)
     reasons = tuple(
         f"GPU {it.device.key}: {_reason(it, it in chosen, last, it in fit)}" for it in usable
@@ -74,7 +77,7 @@ def refuse_held(
     held = [it for it in holdings if it.device.key in keys and not _shareable(it, share)]
     if not held:
         return
-    rows = "; ".join(f"GPU {it.device.key} is {_brief(it)} ({_names(it)})" for it in held)
+    rows = "; ".join(f"{_which(it.device)} is {_brief(it)} ({_names(it)})" for it in held)
     raise NotFree(rows, f"{_stop_mine(held)}--wait waits for it; gpubox gpus shows who has which")
 
 
@@ -109,6 +112,11 @@ def _said(taken: Sequence[Device], holdings: Sequence[Holding], free: Sequence[H
     return f"{listed} ({'; '.join([f'of {len(whole)}', *([', '.join(others)] if others else [])])})"
 
 
+def _which(device: Device) -> str:
+    """Without a driver all is known as one."""
+    return "every GPU" if device.key == "all" else f"GPU {device.key}"
+
+
 def _brief(holding: Holding) -> str:
     return sentence(holding).partition(",")[0].partition(";")[0]
 
@@ -140,13 +148,19 @@ _DIVIDED = "it is divided by MIG, and has no instance"
 
 
 def _none_free(
-    count: int, free: Sequence[Holding], usable: Sequence[Holding], fit: Sequence[Holding]
+    count: int,
+    free: Sequence[Holding],
+    usable: Sequence[Holding],
+    fit: Sequence[Holding],
+    but: Sequence[str],
 ) -> NotFree:
+    left = [it for it in usable if it.device.key in but]
     rows = [
         f"GPU {it.device.key} {sentence(it) if it in fit else 'cannot run the image'}"
         for it in usable
-        if it not in free
+        if it not in left and it not in free
     ]
+    rows += [f"GPU {it.device.key} is the box's own" for it in left]
     there = f"{len(free) or 'none'} of {len(usable)} {'are' if len(free) > 1 else 'is'} free"
     return NotFree(
         f"{_wanted(count)}, and {there}: {'; '.join(rows)}",

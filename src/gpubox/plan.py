@@ -21,7 +21,7 @@ from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
 from gpubox.gpus import Device, Gpu, Machine, chosen, named, overlap
 from gpubox.holders import Holding
 from gpubox.layers import BUILT_IN
-from gpubox.pick import NotFree, pick, refuse_held
+from gpubox.pick import pick, refuse_held
 from gpubox.profile import Profile
 
 Kind = Literal["shell", "command", "jupyter"]
@@ -29,6 +29,7 @@ Pull = Literal["missing", "always", "never"]
 
 LABEL = "gpubox."
 VISIBLE, ORDER = "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+NOTHING_VISIBLE, BY_PLACE = "void", "PCI_BUS_ID"
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
 
@@ -233,7 +234,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         as_caller=caller if as_caller else None,
         named_by_caller=ask.name is not None,
         port_by_caller=_port_said(profile, ask),
-        contested=given.claim in ("", SHARED) and gpus != values.NO_GPUS,
+        contested=given.contested,
         reasons=given.reasons,
         notes=(
             *given.notes,
@@ -332,7 +333,7 @@ def _labels(
         "owner": caller.name,
         "folder": str(caller.folder),
         "kind": kind,
-        "gpus": ",".join(given.claimed) or str(given.gpus),
+        "gpus": given.label,
         **({"claim": given.claim} if given.claim else {}),
         "version": __version__,
     }
@@ -374,21 +375,54 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        return ",".join(self.claimed) or str(self.gpus)
+
+    @property
+    def contested(self) -> bool:
+        """Whether others may want them at the same time."""
+        return self.claim in ("", SHARED) and self.gpus != values.NO_GPUS
+
+    @property
+    def by_place(self) -> bool:
+        """Whether CUDA must count as everybody else does: its own numbers are by speed."""
+        return bool(self.claimed) and not any("index:" in gpu for gpu in self.claimed)
+
 
 def _given(profile: Profile, ask: Ask, facts: Facts) -> Given:
     """Which GPUs the box gets: those that are named, or some that are free."""
     asked = profile.gpus if profile.gpus is not None else values.NO_GPUS
+    if ask.share and asked == values.NO_GPUS:
+        raise UsageError("--share, and no GPU to share", "leave one of them out")
     share = ask.share or asked.share
     asked = replace(asked, share=False)
+    unseen = asked.count and (facts.machine is None or facts.engine is None)
+    if unseen and not share and profile.where("gpus").startswith(BUILT_IN):
+        note = f"the box gets all GPUs; which are free is not seen: {_why_unseen(facts)}"
+        return Given(gpus=values.ALL_GPUS, claim=NO_CLAIM, notes=(note,))
+    return given(asked, facts, profile.images, share=share)
+
+
+def given(
+    asked: values.Gpus,
+    facts: Facts,
+    images: Sequence[str] = (),
+    *,
+    share: bool = False,
+    but: Sequence[str] = (),
+) -> Given:
+    """The GPUs that were asked for, if they are free; of a number not those `but` (by key)."""
     if asked == values.NO_GPUS:
-        if ask.share:
-            raise UsageError("--share, and no GPU to share", "leave one of them out")
         return Given(gpus=asked)
     claim = SHARED if share else ""
-    if asked.count and (facts.machine is None or facts.engine is None):
-        return _unseen(profile, asked, claim, facts)
     if asked.count:
-        return _picked(profile, asked, claim, facts)
+        try:
+            return _picked(asked, facts, images, claim, but)
+        except EngineError as error:
+            if not facts.printed:
+                raise
+            return _dockers_first(asked, claim, error.problem)
     named = _named(asked, facts.holdings)
     if not facts.printed:
         refuse_held(named, facts.holdings, share=share)
@@ -399,20 +433,23 @@ def _given(profile: Profile, ask: Ask, facts: Facts) -> Given:
     return Given(gpus=asked, claimed=tuple(words), claim=claim)
 
 
-def _picked(profile: Profile, asked: values.Gpus, claim: str, facts: Facts) -> Given:
-    try:
-        picked = pick(
-            asked.count,
-            facts.holdings,
-            doubt=partial(_doubt, profile.images, facts.machine),
-            last=facts.last,
-            wanted=facts.wanted,
-            share=claim == SHARED,
+def _picked(
+    asked: values.Gpus, facts: Facts, images: Sequence[str], claim: str, but: Sequence[str]
+) -> Given:
+    if facts.machine is None or facts.engine is None:
+        raise EngineError(
+            f"{asked} free GPU{'s'[: asked.count != 1]} cannot be picked: {_why_unseen(facts)}",
+            "name them, like --gpus device=0, or say --gpus all",
         )
-    except NotFree as held:
-        if not facts.printed:
-            raise
-        return _dockers_first(asked, claim, held.problem)
+    picked = pick(
+        asked.count,
+        facts.holdings,
+        doubt=partial(_doubt, images, facts.machine),
+        last=facts.last,
+        wanted=facts.wanted,
+        share=claim == SHARED,
+        but=but,
+    )
     return Given(
         gpus=values.Gpus(tuple(_spelt(device, facts.engine) for device in picked.devices)),
         claimed=tuple(map(_claimed, picked.devices)),
@@ -422,25 +459,15 @@ def _picked(profile: Profile, asked: values.Gpus, claim: str, facts: Facts) -> G
     )
 
 
-def _unseen(profile: Profile, asked: values.Gpus, claim: str, facts: Facts) -> Given:
-    """Where it is not seen which are free, the built-in default alone becomes all."""
-    why = facts.unseen or "the engine was not asked"
-    if profile.where("gpus").startswith(BUILT_IN) and not claim:
-        note = f"the box gets all GPUs; which are free is not seen: {why}"
-        return Given(gpus=values.ALL_GPUS, claim=NO_CLAIM, notes=(note,))
-    if facts.printed:
-        return _dockers_first(asked, claim, f"which are free is not seen: {why}")
-    raise EngineError(
-        f"{asked} free GPU{'s'[: asked.count != 1]} cannot be picked: {why}",
-        "name them, like --gpus device=0, or say --gpus all",
-    )
-
-
 def _dockers_first(asked: values.Gpus, claim: str, why: str) -> Given:
     """What a line can say where none is picked."""
     note = f"assumed: GPUs that are free; Docker's own --gpus {asked} is its first ones ({why})"
     first = tuple(f"index:{number}" for number in range(asked.count))
     return Given(gpus=asked, claimed=first, claim=claim, notes=(note,))
+
+
+def _why_unseen(facts: Facts) -> str:
+    return facts.unseen or "the engine was not asked"
 
 
 def _doubt(images: Sequence[str], machine: Machine | None, device: Device) -> int:
@@ -569,12 +596,11 @@ def _environment(
             found[name] = Variable(name, value, is_secret(name))
         elif name in caller.environ:
             found[name] = Variable(name, caller.environ[name], secret=True, inherited=True)
-    if given.claimed and not any("index:" in gpu for gpu in given.claimed):
-        # CUDA's own numbers are by speed, else by place, as everybody else's
-        found.setdefault(ORDER, Variable(ORDER, "PCI_BUS_ID"))
+    if given.by_place:
+        found.setdefault(ORDER, Variable(ORDER, BY_PLACE))
     if given.gpus == values.NO_GPUS:
         # every CUDA image says `all`, which a default NVIDIA runtime would obey
-        found[VISIBLE] = Variable(VISIBLE, "void")
+        found[VISIBLE] = Variable(VISIBLE, NOTHING_VISIBLE)
     if ask.token is not None:
         found["JUPYTER_TOKEN"] = Variable("JUPYTER_TOKEN", ask.token, secret=True)
     return tuple(found.values())

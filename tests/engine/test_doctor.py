@@ -475,8 +475,8 @@ def test_a_box_that_may_not_open_its_gpus_any_more(
 def test_a_box_that_hangs_is_not_waited_for(
     stable_engine: PrivateEngine, gpubox: Gpubox, client: docker.DockerClient
 ) -> None:
-    start(gpubox, "--gpus", "all", STAND_IN, "sleep", "1000")
-    start(gpubox, "--gpus", "all", "--name", "other", STAND_IN, "sleep", "1000")
+    start(gpubox, "--gpus", "device=0", STAND_IN, "sleep", "1000")
+    start(gpubox, "--gpus", "device=1", "--name", "other", STAND_IN, "sleep", "1000")
     hung = client.containers.get("box").exec_run("mkfifo /dev/nvidiactl")  # opens when written to
     assert hung.exit_code == 0
     unseen = ("not known", "it could not be seen of box", "")

@@ -147,8 +147,8 @@ def test_a_box_that_computes_where_it_claims_nothing_is_seen(lab: Workstation) -
 
 
 def test_all_and_several_are_held_by_all_who_have_them(lab: Workstation) -> None:
-    lab.box("--gpus", "all")
-    lab.box("--gpus", UUIDS[2], uid=SOMEBODY)
+    lab.box("--gpus", "all", "--share")
+    lab.box("--gpus", UUIDS[2], "--share", uid=SOMEBODY)
     alone = "mine, idle now"
     assert lab.states() == [alone, alone, "held by nobody and root, idle now", alone]
 
@@ -355,7 +355,7 @@ def test_without_driver_and_engine_there_is_nothing_to_tell(gpubox: Gpubox, tmp_
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode() == (
         f"gpubox: no engine at unix://{tmp_path}/none (DOCKER_HOST): Docker is not installed, or"
-        " not running\n  sudo systemctl start docker; gpubox --help shows what needs no engine\n"
+        " not running\n  sudo systemctl start docker; gpubox doctor tells more\n"
         f"gpubox: {NO_DRIVER}\n  install the driver, until nvidia-smi lists the GPUs\n"
     )
 
@@ -418,9 +418,9 @@ def test_a_gpu_that_is_lost_keeps_its_row_and_its_holder(lab: Workstation) -> No
     lost = "GPU is lost"
     assert [(row["index"], row["sentence"]) for row in lab.json()] == [
         ("0", "free"),
-        ("1", f"mine; {lost}"),
+        ("1", f"not known: {lost}"),  # nor its UUID, by which its box has it
         ("2", f"not known: {lost}"),
-        ("3", "mine; the driver lists no such GPU"),
+        *[("", "mine; the driver lists no such GPU")] * 2,
     ]
 
 

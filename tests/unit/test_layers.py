@@ -42,6 +42,7 @@ PURE = {
     "plan": (
         "__init__ claims docker_words errors fits gpus holders layers notebook pick profile values"
     ),
+    "moved": "claims docker_words holders plan values",
     "translate": "docker_words plan settings",
     "identity": "plan",
     "cdi": "errors gpus layers",
@@ -71,14 +72,15 @@ ACTING = {
         "claims contest engine errors faults holders host identity pick plan pull streams survey"
         " terminal translate values"
     ),
+    "move": "docker_words engine errors holders launch moved plan survey terminal values",
     "trial": "diagnosis engine errors faults gpus plan profile translate values",
     "remote": "catalog engine errors hub values",
     "render": "building errors figures progress",
 }
 CLI = (
     "__init__ catalog cdi checks cli contexts demands diagnosis engine errors faults figures fits"
-    " gpus holders host hub jupyter launch layers notebook nvidia nvml offers plan profile progress"
-    " pull recipe remote render settings survey translate trial values watching"
+    " gpus holders host hub jupyter launch layers move notebook nvidia nvml offers plan profile"
+    " progress pull recipe remote render settings survey translate trial values watching"
 )
 
 DOORS = {
@@ -216,6 +218,7 @@ def test_a_module_opens_with_what_passes_through_it(path: Path) -> None:
         ["run", "--help"],
         ["pull", "--help"],
         ["gpus", "--help"],
+        ["move", "--help"],
         ["run", "--dry-run", "--gpus", "none", "cuda8-cudnn5"],
     ],
     ids=" ".join,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
     "Your boxes": {"ps": "boxes"},
-    "GPUs": {"gpus": "gpus"},
+    "GPUs": {"gpus": "gpus", "move": "move"},
     "Images": {"images": "images", "pull": "pull", "build": "build"},
     "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
     "Trouble": {"doctor": "doctor"},
@@ -38,6 +38,7 @@ HELP = {
     "mount": "A box with folders mounted.",
     "ps": "The boxes that there are.",
     "gpus": "Who uses which GPU, and which is free.",
+    "move": "The same box on other GPUs.",
     "images": "Which CUDA images there are, and which run here.",
     "pull": "Get images before they are needed.",
     "build": "Make a deleted image of NVIDIA's again, from its packages.",

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gpubox.remote import Remote
 
 
+_LONGEST = 44  # characters: NVIDIA's own names, which are there to be copied
+
+
 @click.command("images")
 @click.argument("filter", nargs=-1)
 @click.option("-a", "--all", "everything", is_flag=True, help="Every tag that there is or was.")
@@ -69,7 +72,7 @@ def _show(this: App, found: Sequence[Offer], engine_answers: bool) -> None:
     columns = [column for column in rows[0] if told.get(column, True)]
     spare = [column for column in ("CUDA", "CUDNN", "WHY", "LOCAL") if column in columns]
     cells = [[row[column] for column in columns] for row in rows]
-    left_out = render.print_table(columns, cells, spare)
+    left_out = render.print_table(columns, cells, spare, _LONGEST)
     this.screen.say(_footing(this, found))
     if left_out:
         this.screen.say(render.wider(left_out))

@@ -64,7 +64,7 @@ class BoxCommand(click.Command):
         return args[: len(args) - len(words)] if isinstance(words, tuple) else args
 
 
-def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
     """Of 90s, 30m, 2h, 1d or 1h30m."""
     if text is None:
         return None
@@ -89,7 +89,7 @@ _OWN = [
     click.Option(["--share"], is_flag=True, help="Share its GPUs with boxes that share, too."),
     click.Option(["--wait"], is_flag=True, help="While its GPUs are not free, wait for them."),
     click.Option(
-        ["--wait-for"], callback=_seconds, metavar="TIME", help="Wait, but no longer than 2h, say."
+        ["--wait-for"], callback=seconds, metavar="TIME", help="Wait, but no longer than 2h, say."
     ),
     click.Option(["--dry-run"], is_flag=True, help="Print the docker run line; change nothing."),
     click.Option(

@@ -1,0 +1,110 @@
+"""`move`: the same box on other GPUs."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from gpubox.cli.app import App, app
+from gpubox.cli.words import seconds
+from gpubox.errors import EngineError, GpuboxError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from gpubox.engine import Box, Engine
+    from gpubox.plan import Facts, Given
+    from gpubox.values import Gpus
+
+
+@click.command("move")
+@click.argument("name", metavar="BOX")
+@click.option("--gpus", required=True, metavar="GPUS", help="All, none, a number, or exact ones.")
+@click.option("--share", is_flag=True, help="Share its GPUs with boxes that share, too.")
+@click.option("--wait", is_flag=True, help="While the GPUs are not free, wait for them.")
+@click.option(
+    "--wait-for", callback=seconds, metavar="TIME", help="Wait, but no longer than 2h, say."
+)
+@click.option("--owner", metavar="NAME", help="Whose box it is, if it is not yours.")
+@click.pass_context
+def move_command(
+    context: click.Context,
+    name: str,
+    gpus: str,
+    share: bool,
+    wait: bool,
+    wait_for: float | None,
+    owner: str | None,
+) -> None:
+    """The same box on other GPUs.
+
+    GPUS are as in `gpubox run`: 2 takes any two that are free, device=3 exactly this one. For as
+    many as the box has it gets other ones; else it may keep its own among them.
+
+    What runs in the box ends, with its memory: the box starts again from its own command. Its
+    files, volumes, ports and name stay. A `gpubox run` that is in the foreground of it ends, too.
+    If anything fails or is interrupted, the box runs again where it was.
+    """
+    from gpubox.move import Move
+    from gpubox.survey import Survey
+
+    this = app(context)
+    asked = _asked(gpus)
+    engine = this.connect()
+    if engine.podman:
+        raise EngineError("boxes of Podman are not moved: it starts them without their GPUs")
+    box = _box(engine, name, owner or this.caller.name)
+    until = time.monotonic() + (wait_for or (math.inf if wait else 0))
+    survey = Survey(engine, this.caller.name)
+    facts = survey.of(_facts(this, engine))
+    new = Move(engine, survey, this.screen, until).to(box, asked, facts, share=share)
+    if new is None:
+        this.screen.say(f"{box.name} has {_called(box.gpus)} already")
+    else:
+        this.screen.say(f"{box.name} runs on {_place(new)}")
+    click.echo(box.name)
+
+
+def _asked(text: str) -> Gpus:
+    from gpubox import values
+
+    try:
+        return values.gpus(text)
+    except ValueError as error:
+        raise UsageError(f"--gpus: {error}") from None
+
+
+def _facts(this: App, engine: Engine) -> Facts:
+    from gpubox.plan import Facts
+
+    return Facts(
+        caller=this.caller, machine=this.machine, unseen=this.unseen, engine=engine.facts()
+    )
+
+
+def _box(engine: Engine, name: str, owner: str) -> Box:
+    """The box of this name, if it is the owner's."""
+    boxes = engine.boxes(stopped=True)
+    for box in boxes:
+        if box.name == name and box.owner != owner:
+            raise GpuboxError(
+                f"{name} is {box.owner}'s box",
+                "another person's box is not touched without --owner NAME and its full name",
+            )
+        if box.name == name:
+            return box
+    mine = [box.name for box in boxes if box.owner == owner]
+    raise UsageError(f"no box '{name}'", did_you_mean(name, mine))
+
+
+def _place(new: Given) -> str:
+    return next(iter(new.notes), "") or _called(new.label)
+
+
+def _called(label: str) -> str:
+    """The GPUs of a label, as people say them."""
+    gpus = label.replace("index:", "").split(",")
+    if gpus in (["none"], ["all"]):
+        return "no GPU" if gpus == ["none"] else "all GPUs"
+    return f"GPU{'s'[: len(gpus) != 1]} {', '.join(gpus)}"

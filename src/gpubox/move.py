@@ -1,0 +1,219 @@
+"""A running box comes to other GPUs: its end, the image of its files, its successor's start.
+
+Until that has started, whatever fails or interrupts brings the old box back. Knows the order of
+things; what the successor is, `moved` says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from gpubox import moved, terminal
+from gpubox.docker_words import GpuRequest
+from gpubox.engine import Box, Engine
+from gpubox.errors import EngineError, GpuboxError
+from gpubox.holders import Holding, shortened
+from gpubox.launch import Lost, Screen, heed, outlast, when_free, win
+from gpubox.plan import Facts, Given, backend
+from gpubox.survey import Survey
+from gpubox.values import Gpus
+
+T = TypeVar("T")
+_PULSE, _FRESH = 0.2, 3  # seconds between two looks, and how long a ticket is left alone
+_STOP_SECONDS = 10  # Docker's own, where the box says none
+_SHOWN = 3  # programs that are named
+_INIT = "init -- "  # the small first process is no program of the box's
+_KEEPS: Mapping[str, Any] = {"Name": "unless-stopped"}  # and so holds its GPUs while it is stopped
+_NEVER: Mapping[str, Any] = {"Name": "no"}  # an empty name changes nothing
+_GIB = 1 << 30
+
+
+class Move(msgspec.Struct, frozen=True):
+    """One move. While others have the GPUs it waits, `until` a time of the monotonic clock."""
+
+    engine: Engine
+    survey: Survey
+    screen: Screen
+    until: float = 0
+
+    def to(self, box: Box, asked: Gpus, facts: Facts, *, share: bool = False) -> Given | None:
+        """Move a running box to other GPUs: those that it has now; None where it had them."""
+        while True:
+            found = self.engine.inspect(box.id)
+            _refuse(box, found)
+            decided = partial(moved.others, found, asked, share=share)
+            facts = replace(facts, no_hook=moved.by_cdi(found))
+            new, facts = when_free(decided, facts, self.survey, self.screen, self.until)
+            if new is None:
+                return None
+            try:
+                with terminal.Signals() as signals:
+                    self._move(box, new, facts, signals)
+            except Lost as lost:
+                outlast(self.engine, self.survey, lost.to, facts.holdings)
+                facts = self.survey.of(facts)
+            else:
+                return new
+
+    def _move(self, box: Box, new: Given, facts: Facts, signals: terminal.Signals) -> None:
+        engine = self.engine
+        with ExitStack() as undo:
+            ticket = undo.enter_context(_Ticket(engine, box.id, moved.claim(new)))
+            if engine.tickets(box.id) != [ticket.id]:
+                raise EngineError(f"{box.name} is being moved already, or was: wait a moment")
+            found = engine.inspect(box.id)
+            _refuse(box, found)  # who moves it has stopped it before their ticket goes
+            came_from = engine.image(found["Image"])
+            variables = came_from.variables if came_from else {}
+            if new.contested:
+                win(engine, self.survey, ticket.id, signals, facts.holdings, box.id)
+            heed(signals)
+            self.screen.say(self._ends(box, facts.holdings))
+            undo.callback(self._back, box, found)
+            if (found["HostConfig"].get("RestartPolicy") or {}).get("Name") in (None, "", "no"):
+                engine.set_restart(box.id, _KEEPS)
+            seconds = found["Config"].get("StopTimeout") or _STOP_SECONDS
+            ticket.during(partial(engine.stop, box.id, seconds))
+            heed(signals)
+            forgotten = moved.forgotten(found, variables)
+            files = ticket.during(partial(engine.commit, box.id, forgotten))
+            undo.callback(_tried, engine.remove_image, files)
+            heed(signals)
+            request = GpuRequest(new.gpus, backend(new.gpus, facts))
+            body = moved.successor(found, files, new, request, variables)
+            networks = moved.further_networks(found)
+            next_box = engine.create_like(_meanwhile(box), body, networks)
+            undo.callback(_tried, engine.remove_keeping_volumes, next_box)
+            if not ticket.give_up() and new.contested:
+                win(engine, self.survey, next_box, signals, facts.holdings, box.id)
+            heed(signals)
+            engine.start(next_box, box.name)
+            undo.pop_all()
+        self._replace(box, next_box)
+        if came_from and moved.is_of_a_move(came_from.labels):
+            self.engine.remove_unnamed(came_from.id)
+
+    def _replace(self, box: Box, next_box: str) -> None:
+        """The successor runs, and so takes the name; what is left of the old box goes."""
+        self.engine.remove_keeping_volumes(box.id)
+        try:
+            self.engine.rename(next_box, box.name)
+        except EngineError as error:
+            called = _meanwhile(box)
+            raise EngineError(
+                f"{box.name} was moved, and is called {called} now: {error.problem}",
+                f"docker rename {called} {box.name}",
+            ) from error
+
+    def _back(self, box: Box, found: Mapping[str, Any]) -> None:
+        """The old box as it was. It has kept its GPUs, for it was to start again by itself."""
+        try:
+            if not self.engine.is_running(box.id):
+                self.engine.start(box.id, box.name)
+                self.screen.say(f"{box.name} was started again, on the GPUs that it had")
+        except GpuboxError as error:
+            self.screen.warn(
+                f"{box.name} is whole and stopped, and does not start again: {error.problem};"
+                f" docker start {box.name} tries once more"
+            )
+        asked = found["HostConfig"].get("RestartPolicy") or {}
+        policy = asked if asked.get("Name") else _NEVER
+        _tried(lambda it: self.engine.set_restart(it, policy), box.id)
+
+    def _ends(self, box: Box, holdings: Sequence[Holding]) -> str:
+        """What is lost by a move: all that runs, and what it has in memory."""
+        programs = [it for it in self.engine.programs(box.id) if _INIT not in it]
+        named = [shortened(program) for program in programs[:_SHOWN]]
+        more = [f"{len(programs) - _SHOWN} more"] if len(programs) > _SHOWN else []
+        used = sum(
+            use.process.memory or 0
+            for holding in holdings
+            for use in holding.uses
+            if use.container and use.container.id == box.id
+        )
+        memory = f", {used / _GIB:.1f} GiB on GPUs" if used else ""
+        return (
+            f"moving {box.name} ends what runs in it ({', '.join([*named, *more])}) with its memory"
+            f"{memory}; its files and volumes stay"
+        )
+
+
+class _Ticket:
+    """The claim on the new GPUs until the successor has it.
+
+    Others remove what was only created and does not move, so while something takes long there is
+    always a newer one before the older goes.
+    """
+
+    def __init__(self, engine: Engine, box: str, claim: Mapping[str, str]) -> None:
+        self._engine, self._box, self._claim = engine, box, claim
+        self._whole = True
+
+    def __enter__(self) -> _Ticket:
+        self._take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_up()
+
+    def _take(self) -> None:
+        self.id, self._since = self._engine.ticket(self._box, self._claim), time.monotonic()
+
+    def give_up(self) -> bool:
+        """Whether it was there all the time."""
+        whole, old, self.id = self._whole, self.id, ""
+        if old:
+            whole = whole and old in self._engine.tickets(self._box)
+            self._engine.remove(old)
+        return whole
+
+    def during(self, work: Callable[[], T]) -> T:
+        """Do what may take long, and keep the claim."""
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            doing = worker.submit(work)
+            while not wait([doing], _PULSE).done:
+                if time.monotonic() - self._since > _FRESH:
+                    self._renew()
+        return doing.result()
+
+    def _renew(self) -> None:
+        old = self.id
+        self._take()
+        self._whole = self._whole and old in self._engine.tickets(self._box)
+        self._engine.remove(old)
+
+
+def _refuse(box: Box, found: Mapping[str, Any]) -> None:
+    """Raise for a box that cannot be moved without losing something."""
+    state = found["State"]
+    if state.get("Paused"):
+        raise EngineError(f"{box.name} is paused", f"docker unpause {box.name}")
+    if not state.get("Running") or state.get("Restarting"):
+        raise EngineError(
+            f"{box.name} does not run, and a stopped box has no GPU",
+            f"start it first: docker start {box.name}",
+        )
+    if found["HostConfig"].get("AutoRemove"):
+        raise EngineError(
+            f"{box.name} was started with --rm: as it stops it is gone, with all that is in it",
+            "start another with --gpus, and keep what you need by docker cp",
+        )
+
+
+def _tried(undo: Callable[[str], None], it: str) -> None:
+    """What cannot be undone is no reason to leave the rest."""
+    with suppress(EngineError):
+        undo(it)
+
+
+def _meanwhile(box: Box) -> str:
+    """What the successor is called until it has started."""
+    return f"{box.name}-moving-{box.id[:6]}"
