@@ -157,8 +157,9 @@ def test_dry_run_prints_the_line_and_says_what_it_assumed(lost: Gpubox) -> None:
     words = shlex.split(done.stdout.decode())
     assert words[:2] == ["docker", "run"] and words[-1] == "nvidia-smi"
     assert "--gpus" in words
-    (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("assumed: an engine that knows --gpus (no engine at ")
+    engine, gpus = done.stderr.decode().splitlines()
+    assert engine.startswith("assumed: an engine that knows --gpus (no engine at ")
+    assert gpus.startswith("the box gets all GPUs; which are free is not seen: ")
 
 
 def test_dry_run_without_a_gpu_assumes_nothing(lost: Gpubox) -> None:
