@@ -19,6 +19,7 @@ from lab.engine import Kind, PrivateEngine
 from lab.images import STAND_IN, build_stand_in
 from lab.nvml import GIB, MACHINES, Machine, gtx_1080_ti
 from lab.program import Gpubox
+from lab.waiting import wait_until
 from lab.workstation import MACHINE, PROFILE, SOMEBODY, Workstation, outsider, using
 
 UUIDS = [card.uuid for card in MACHINE.cards]
@@ -361,7 +362,7 @@ def test_who_waits_for_a_starter_can_be_ended(
         cwd=lab.gpubox.cwd,
         stderr=subprocess.PIPE,
     )
-    time.sleep(3)
+    wait_until(lambda: len(lab.docker("ps", "-aq").split()) == 5, what="its own box")
     process.send_signal(sent)
     assert process.wait(10) == code
     assert sorted(lab.docker("ps", "-aq", "--no-trunc").split()) == sorted(dead)
