@@ -351,10 +351,17 @@ def test_a_dead_starter_is_waited_for_and_then_removed(
     assert len(left) == 1
 
 
+def made_since(lab: Workstation, begun: float) -> list[str]:
+    """The containers that were created since, gone again or not."""
+    when = ("--since", f"{begun:.3f}", "--until", f"{time.time():.3f}")
+    return lab.docker("events", *when, "--filter", "event=create").splitlines()
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15)])
 def test_who_waits_for_a_starter_can_be_ended(
     lab: Workstation, sent: signal.Signals, code: int
 ) -> None:
+    begun = time.time()
     dead = [rival(lab, index) for index in range(4)]
     process = subprocess.Popen(
         [lab.gpubox.program, "run", "-d", "--gpus", "4", PROFILE, "sleep", "600"],
@@ -362,7 +369,7 @@ def test_who_waits_for_a_starter_can_be_ended(
         cwd=lab.gpubox.cwd,
         stderr=subprocess.PIPE,
     )
-    wait_until(lambda: len(lab.docker("ps", "-aq").split()) == 5, what="its own box")
+    wait_until(lambda: len(made_since(lab, begun)) == 5, what="its own box")
     process.send_signal(sent)
     assert process.wait(10) == code
     assert sorted(lab.docker("ps", "-aq", "--no-trunc").split()) == sorted(dead)
