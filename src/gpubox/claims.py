@@ -12,7 +12,7 @@ from typing import Any
 
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
 
-EXCLUSIVE, SHARED, NO_CLAIM = "", "shared", "none"  # what a box's label says of its claim
+SHARED, NO_CLAIM = "shared", "none"  # what a box's label says of its claim; else it is exclusive
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 NOTHING = ("", "none", "void")
 

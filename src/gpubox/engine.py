@@ -926,7 +926,6 @@ def _container(item: Mapping[str, Any], gpus: values.Gpus) -> Container:
         gpus=gpus,
         claimed=claims.of_label(labels.get("gpubox.gpus", "") if labels.get(OWN) else ""),
         claim=labels.get("gpubox.claim", ""),
-        ticket=labels.get(TICKET, ""),
         state=str(item.get("State") or ""),
         created=int(item.get("Created") or 0),
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 Capability = tuple[int, int]
+SHORT_UUID = 12  # characters: GPU- and the first eight of its own
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     """A container and the GPUs that it holds: a stopped one holds none, one only created not yet.
 
     Only a box has an owner and a `claim`, in the words of `claims`, on what its label `claimed`.
-    `state` is Docker's word, `created` in Unix seconds. A box of a box is its `ticket`, by that id.
+    `state` is Docker's word, `created` in Unix seconds.
     """
 
     id: str
@@ -38,7 +38,6 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     gpus: Gpus = NO_GPUS
     claimed: Gpus = NO_GPUS
     claim: str = ""
-    ticket: str = ""
     state: str = ""
     created: int = 0
 

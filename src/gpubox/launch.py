@@ -98,16 +98,13 @@ class Launch(msgspec.Struct, frozen=True):
         if claims.of_label(box.gpus) == NO_GPUS or box.claim == claims.NO_CLAIM:
             self.engine.start(box.id, box.image)
             return
-        facts, waits = self.survey.of(facts), False
+        now = self.survey.of(facts)
+        when_free(partial(self._again, box), now, self.survey, self.screen, self.until)
+
+    def _again(self, box: Box, facts: Facts) -> None:
         while rivals := self._started_with_ticket(box, facts.holdings):
             if any(rival.holds for rival in rivals):
-                held, left = self._taken(box, rivals), self.until - time.monotonic()
-                if left <= 0:
-                    raise held
-                if not waits:
-                    self.screen.say(f"waiting: {held.problem}")
-                waits = True
-                time.sleep(min(left, _HELD_PULSE))
+                raise self._taken(box, rivals)
             outlast(self.engine, self.survey, rivals, facts.holdings)
 
     def _started_with_ticket(self, box: Box, holdings: Sequence[Holding]) -> Sequence[Claim]:

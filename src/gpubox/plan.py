@@ -382,7 +382,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def contested(self) -> bool:
         """Whether others may want them at the same time."""
-        return self.claim in ("", SHARED) and self.gpus != values.NO_GPUS
+        return self.claim != NO_CLAIM and self.gpus != values.NO_GPUS
 
     @property
     def by_place(self) -> bool:

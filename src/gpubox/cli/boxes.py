@@ -10,11 +10,10 @@ from msgspec.structs import asdict
 
 from gpubox import render
 from gpubox.cli.app import app
+from gpubox.gpus import SHORT_UUID
 
 if TYPE_CHECKING:
     from gpubox.engine import Box, Engine
-
-_SHORT = 12  # characters: GPU- and the first eight of its UUID
 
 
 @click.command("ps")
@@ -56,5 +55,5 @@ def _urls(engine: Engine, boxes: Iterable[Box], caller: str) -> dict[str, str]:
 
 def _row(box: Box) -> tuple[str, ...]:
     ports = ", ".join(box.ports)
-    gpus = ",".join(gpu.removeprefix("index:")[:_SHORT] for gpu in box.gpus.split(","))
+    gpus = ",".join(gpu.removeprefix("index:")[:SHORT_UUID] for gpu in box.gpus.split(","))
     return (box.name, box.profile, box.owner, gpus, ports, box.status, box.folder)

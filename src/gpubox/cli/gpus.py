@@ -12,6 +12,7 @@ import click
 from gpubox import render
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
+from gpubox.gpus import SHORT_UUID
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
@@ -23,7 +24,6 @@ SECONDS = 2  # as watch(1) has it
 SPARE = ("UUID", "PROFILE", "TEMP", "MODEL", "BOX", "UTIL")
 _GIB = 1 << 30
 _FOLDED = 32  # characters: who uses it, before it is folded
-_SHORT = 12  # characters: GPU- and the first eight of its UUID
 
 
 class Seen(NamedTuple):
@@ -179,7 +179,7 @@ def _row(holding: Holding) -> dict[str, str]:
     used = "?" if device.used is None else f"{device.used / _GIB:.1f}"
     return {
         "GPU": device.index,
-        "UUID": device.uuid[:_SHORT],
+        "UUID": device.uuid[:SHORT_UUID],
         "MODEL": _model(device),
         "MEMORY": f"{used}/{device.memory / _GIB:.1f} GiB" if device.memory else "",
         "UTIL": "" if device.utilization is None else f"{device.utilization}%",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from gpubox.cli.app import App, app
-from gpubox.cli.words import seconds
+from gpubox.cli.words import patience, seconds
 from gpubox.errors import EngineError, GpuboxError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def move_command(
     if engine.podman:
         raise EngineError("boxes of Podman are not moved: it starts them without their GPUs")
     box = _box(engine, name, owner or this.caller.name)
-    until = time.monotonic() + (wait_for or (math.inf if wait else 0))
+    until = time.monotonic() + patience(wait, wait_for)
     survey = Survey(engine, this.caller.name)
     facts = survey.of(_facts(this, engine))
     new = Move(engine, survey, this.screen, until).to(box, asked, facts, share=share)

@@ -64,6 +64,11 @@ class BoxCommand(click.Command):
         return args[: len(args) - len(words)] if isinstance(words, tuple) else args
 
 
+def patience(wait: bool, wait_for: float | None) -> float:
+    """For how many seconds --wait and --wait-for have one wait."""
+    return wait_for or (math.inf if wait else 0)
+
+
 def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
     """Of 90s, 30m, 2h, 1d or 1h30m."""
     if text is None:
@@ -177,7 +182,7 @@ def request(
         ),
         ignored=frozenset(parameters["ignore"]),
         dry_run=parameters["dry_run"],
-        patience=parameters["wait_for"] or (math.inf if parameters["wait"] else 0),
+        patience=patience(parameters["wait"], parameters["wait_for"]),
     )
 
 
