@@ -35,7 +35,8 @@ from gpubox.values import NO_GPUS
 _PULSE, _PATIENCE = 0.2, 10  # seconds between two looks, and for a starter that does not move
 _HELD_PULSE = 2  # seconds between two looks at GPUs that others have
 T = TypeVar("T")
-_INIT = re.compile(r"init -- |runc init$")  # before it becomes the command
+# What stands in for the command before it runs, and a try at it that has failed just now.
+_INIT = re.compile(r"init -- |runc init$|<defunct>$")
 _INIT_SECONDS = 5
 
 

@@ -58,9 +58,18 @@ def remove_boxes(host: str) -> None:
     try:
         for box in client.containers.list(all=True, ignore_removed=True):
             with suppress(docker.errors.NotFound):  # it was about to remove itself
-                client.api.remove_container(str(box.id), force=True, v=True)
+                _remove(client, str(box.id))
     finally:
         client.close()
+
+
+def _remove(client: docker.DockerClient, box: str) -> None:
+    try:
+        client.api.remove_container(box, force=True, v=True)
+    except docker.errors.APIError as error:
+        if "already in progress" not in str(error):
+            raise
+        client.api.wait(box, condition="removed")
 
 
 @pytest.fixture(scope="session")
