@@ -30,6 +30,7 @@ import urllib3.exceptions
 from docker.models import containers
 
 from gpubox import claims, values
+from gpubox.boxes import Box
 from gpubox.building import Building
 from gpubox.contexts import Endpoint
 from gpubox.diagnosis import EngineSeen
@@ -52,27 +53,6 @@ _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py'
 
 class ImageMissing(EngineError):
     """The engine does not have the image; it can perhaps be pulled."""
-
-
-class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """A container that gpubox started, as one list call tells. `created` is in Unix seconds.
-
-    `ports` are `ADDRESS:PORT->PORT/PROTOCOL`; `status` is the engine's own sentence.
-    """
-
-    id: str
-    name: str
-    image: str
-    profile: str
-    owner: str
-    kind: str
-    gpus: str
-    claim: str
-    folder: str
-    state: str
-    status: str
-    created: int
-    ports: tuple[str, ...]
 
 
 class LocalImage(msgspec.Struct, frozen=True):
@@ -573,11 +553,14 @@ class Engine:
 
     # --- boxes
 
-    def boxes(self, *, stopped: bool) -> list[Box]:
-        """All boxes on the engine, whoever started them, the latest first; one call."""
+    def boxes(self, *, stopped: bool, sizes: bool = False) -> list[Box]:
+        """All boxes on the engine, whoever started them, the latest first; one call.
+
+        The engine counts for their `sizes`, which takes it seconds.
+        """
         with translated("the engine"):
-            found = self.api.containers(all=stopped, filters={"label": OWN})
-        boxes = [_box(item) for item in found if _is_box(item.get("Labels") or {})]
+            found = self.api.containers(all=stopped, size=sizes, filters={"label": OWN})
+        boxes = [_box(item, sizes) for item in found if _is_box(item.get("Labels") or {})]
         # Docker's order already, not Podman's
         return sorted(boxes, key=lambda box: box.created, reverse=True)
 
@@ -632,6 +615,12 @@ class Engine:
             for port in item.get("Ports") or ()
             if port.get("PublicPort")
         }
+
+    def killed_for_memory(self, box: str) -> int | None:
+        """The limit in bytes, 0 for none, of a stopped box that was killed for want of memory."""
+        with translated(box):
+            found = self.api.inspect_container(box)
+        return int(found["HostConfig"].get("Memory") or 0) if found["State"]["OOMKilled"] else None
 
     def state(self, box: str) -> Mapping[str, Any]:
         with translated(box):
@@ -702,9 +691,24 @@ class Engine:
         with translated(box):
             yield from self.api.logs(box, stream=True, follow=True, tail=0)
 
-    def stop(self, box: str, seconds: int = 10) -> None:
+    def stop(self, box: str, seconds: int | None = None) -> None:
+        """Stop a box, which has `seconds` to end by itself, or its own or Docker's time."""
         with translated(box):
             self.api.stop(box, timeout=seconds)
+
+    def restart(self, box: str, seconds: int | None = None) -> None:
+        """Stop and start a box, which has `seconds` to end by itself, or Docker's or its own."""
+        with translated(box):
+            url = self.api._url("/containers/{0}/restart", box)
+            wanted = {} if seconds is None else {"t": seconds}
+            self.api._raise_for_status(self.api._post(url, params=wanted, timeout=None))
+
+    def bound_ports(self, box: str) -> list[int]:
+        """The ports of its machine that a box asked for by their numbers, running or not."""
+        with translated(box):
+            bound = self.api.inspect_container(box)["HostConfig"]["PortBindings"] or {}
+        numbers = [place["HostPort"] for places in bound.values() for place in places or ()]
+        return [int(number) for number in numbers if number.isdigit() and int(number)]
 
     def published_port(self, box: str, key: str) -> tuple[str, int] | None:
         """Where a running box's port (`8888/tcp`) is really published."""
@@ -898,7 +902,7 @@ def _is_box(labels: Mapping[str, str]) -> bool:
     return bool(labels.get(OWN)) and TICKET not in labels
 
 
-def _box(item: Mapping[str, Any]) -> Box:
+def _box(item: Mapping[str, Any], sizes: bool) -> Box:
     labels = item["Labels"]
     keys = ("profile", "owner", "kind", "gpus", "claim")
     said = {key: labels.get(f"gpubox.{key}", "") for key in keys}
@@ -911,6 +915,7 @@ def _box(item: Mapping[str, Any]) -> Box:
         status=item.get("Status", ""),
         created=int(item.get("Created") or 0),
         ports=tuple(sorted({_published(port) for port in item.get("Ports") or ()} - {""})),
+        written=int(item.get("SizeRw") or 0) if sizes else None,
         **said,
     )
 

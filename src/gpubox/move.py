@@ -6,9 +6,7 @@ things; what the successor is, `moved` says.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -17,13 +15,13 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox import moved, terminal
+from gpubox.boxes import Box
 from gpubox.docker_words import GpuRequest
-from gpubox.engine import Box, Engine
+from gpubox.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.holders import Holding, shortened
-from gpubox.launch import Lost, Screen, heed, outlast, when_free, win
 from gpubox.plan import Facts, Given, backend
-from gpubox.survey import Survey
+from gpubox.race import Lost, Race, Ticket, heed
 from gpubox.values import Gpus
 
 T = TypeVar("T")
@@ -37,12 +35,13 @@ _GIB = 1 << 30
 
 
 class Move(msgspec.Struct, frozen=True):
-    """One move. While others have the GPUs it waits, `until` a time of the monotonic clock."""
+    """One move."""
 
-    engine: Engine
-    survey: Survey
-    screen: Screen
-    until: float = 0
+    race: Race
+
+    @property
+    def engine(self) -> Engine:
+        return self.race.engine
 
     def to(self, box: Box, asked: Gpus, facts: Facts, *, share: bool = False) -> Given | None:
         """Move a running box to other GPUs: those that it has now; None where it had them."""
@@ -51,22 +50,22 @@ class Move(msgspec.Struct, frozen=True):
             _refuse(box, found)
             decided = partial(moved.others, found, asked, share=share)
             facts = replace(facts, no_hook=moved.by_cdi(found))
-            new, facts = when_free(decided, facts, self.survey, self.screen, self.until)
+            new, facts = self.race.when_free(decided, facts)
             if new is None:
                 return None
             try:
                 with terminal.Signals() as signals:
                     self._move(box, new, facts, signals)
             except Lost as lost:
-                outlast(self.engine, self.survey, lost.to, facts.holdings)
-                facts = self.survey.of(facts)
+                self.race.outlast(lost.to, facts.holdings)
+                facts = self.race.survey.of(facts)
             else:
                 return new
 
     def _move(self, box: Box, new: Given, facts: Facts, signals: terminal.Signals) -> None:
         engine = self.engine
         with ExitStack() as undo:
-            ticket = undo.enter_context(_Ticket(engine, box.id, moved.claim(new)))
+            ticket = undo.enter_context(Ticket(engine, box.id, moved.claim(new)))
             if engine.tickets(box.id) != [ticket.id]:
                 raise EngineError(f"{box.name} is being moved already, or was: wait a moment")
             found = engine.inspect(box.id)
@@ -74,9 +73,9 @@ class Move(msgspec.Struct, frozen=True):
             came_from = engine.image(found["Image"])
             variables = came_from.variables if came_from else {}
             if new.contested:
-                win(engine, self.survey, ticket.id, signals, facts.holdings, box.id)
+                self.race.win(ticket.id, signals, facts.holdings, box.id)
             heed(signals)
-            self.screen.say(self._ends(box, facts.holdings))
+            self.race.voice.say(self._ends(box, facts.holdings))
             undo.callback(self._back, box, found)
             if (found["HostConfig"].get("RestartPolicy") or {}).get("Name") in (None, "", "no"):
                 engine.set_restart(box.id, _KEEPS)
@@ -93,7 +92,7 @@ class Move(msgspec.Struct, frozen=True):
             next_box = engine.create_like(_meanwhile(box), body, networks)
             undo.callback(_tried, engine.remove_keeping_volumes, next_box)
             if not ticket.give_up() and new.contested:
-                win(engine, self.survey, next_box, signals, facts.holdings, box.id)
+                self.race.win(next_box, signals, facts.holdings, box.id)
             heed(signals)
             engine.start(next_box, box.name)
             undo.pop_all()
@@ -118,9 +117,9 @@ class Move(msgspec.Struct, frozen=True):
         try:
             if not self.engine.is_running(box.id):
                 self.engine.start(box.id, box.name)
-                self.screen.say(f"{box.name} was started again, on the GPUs that it had")
+                self.race.voice.say(f"{box.name} was started again, on the GPUs that it had")
         except GpuboxError as error:
-            self.screen.warn(
+            self.race.voice.warn(
                 f"{box.name} is whole and stopped, and does not start again: {error.problem};"
                 f" docker start {box.name} tries once more"
             )
@@ -144,51 +143,6 @@ class Move(msgspec.Struct, frozen=True):
             f"moving {box.name} ends what runs in it ({', '.join([*named, *more])}) with its memory"
             f"{memory}; its files and volumes stay"
         )
-
-
-class _Ticket:
-    """The claim on the new GPUs until the successor has it.
-
-    Others remove what was only created and does not move, so while something takes long there is
-    always a newer one before the older goes.
-    """
-
-    def __init__(self, engine: Engine, box: str, claim: Mapping[str, str]) -> None:
-        self._engine, self._box, self._claim = engine, box, claim
-        self._whole = True
-
-    def __enter__(self) -> _Ticket:
-        self._take()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.give_up()
-
-    def _take(self) -> None:
-        self.id, self._since = self._engine.ticket(self._box, self._claim), time.monotonic()
-
-    def give_up(self) -> bool:
-        """Whether it was there all the time."""
-        whole, old, self.id = self._whole, self.id, ""
-        if old:
-            whole = whole and old in self._engine.tickets(self._box)
-            self._engine.remove(old)
-        return whole
-
-    def during(self, work: Callable[[], T]) -> T:
-        """Do what may take long, and keep the claim."""
-        with ThreadPoolExecutor(max_workers=1) as worker:
-            doing = worker.submit(work)
-            while not wait([doing], _PULSE).done:
-                if time.monotonic() - self._since > _FRESH:
-                    self._renew()
-        return doing.result()
-
-    def _renew(self) -> None:
-        old = self.id
-        self._take()
-        self._whole = self._whole and old in self._engine.tickets(self._box)
-        self._engine.remove(old)
 
 
 def _refuse(box: Box, found: Mapping[str, Any]) -> None:

@@ -42,7 +42,7 @@ def gpubox_create(*words: str) -> Answer:
 
 
 def _create(request: Request, launch: Launch, facts: Facts) -> int:
-    launch.engine.create(arguments(launch.planned(facts)), launch.screen.warn)
+    launch.engine.create(arguments(launch.planned(facts)), launch.race.voice.warn)
     return 0
 
 

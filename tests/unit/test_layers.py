@@ -35,6 +35,7 @@ PURE = {
     "offers": "catalog demands fits gpus",
     "recipe": "catalog errors values",
     "faults": "errors",
+    "boxes": "errors",
     "docker_words": "errors values",
     "settings": "catalog docker_words errors layers values",
     "profile": "catalog errors layers settings values",
@@ -63,24 +64,28 @@ ACTING = {
     "jupyter": "",
     "unreachable": "contexts errors faults",
     "engine": (
-        "building claims contexts diagnosis docker_words errors faults holders plan unreachable"
-        " values"
+        "boxes building claims contexts diagnosis docker_words errors faults holders plan"
+        " unreachable values"
     ),
     "pull": "checks engine errors faults progress values",
     "survey": "contest engine gpus holders host nvml plan values",
-    "launch": (
-        "claims contest engine errors faults holders host identity pick plan pull streams survey"
-        " terminal translate values"
+    "ports": "engine host",
+    "race": "contest engine holders pick plan survey terminal",
+    "foreground": "engine errors streams terminal",
+    "launch": ("engine errors faults foreground identity plan ports pull race terminal translate"),
+    "again": (
+        "boxes claims contest engine errors faults holders pick plan ports race terminal values"
     ),
-    "move": "docker_words engine errors holders launch moved plan survey terminal values",
+    "move": "boxes docker_words engine errors holders moved plan race terminal values",
     "trial": "diagnosis engine errors faults gpus plan profile translate values",
     "remote": "catalog engine errors hub values",
     "render": "building errors figures progress",
 }
 CLI = (
-    "__init__ catalog cdi checks cli contexts demands diagnosis engine errors faults figures fits"
-    " gpus holders host hub jupyter launch layers move notebook nvidia nvml offers plan profile"
-    " progress pull recipe remote render settings survey translate trial values watching"
+    "__init__ again boxes catalog cdi checks cli contexts demands diagnosis engine errors"
+    " faults figures fits foreground gpus holders host hub jupyter launch layers move notebook"
+    " nvidia nvml offers plan ports profile progress pull race recipe remote render settings"
+    " survey terminal translate trial values watching"
 )
 
 DOORS = {

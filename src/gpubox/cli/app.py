@@ -5,6 +5,7 @@ Each is made when first asked for, so that `--help` costs nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from importlib import import_module
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gpubox.gpus import Machine
     from gpubox.plan import Caller
     from gpubox.profile import Config, Profile
+    from gpubox.race import Race
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
@@ -134,6 +136,14 @@ class App:
         from gpubox.engine import connect
 
         return connect(self.endpoint, *([2] if briefly else []))
+
+    def race(self, engine: Engine, patience: float = 0) -> Race:
+        """For GPUs that others may want or have; those are waited for up to `patience` seconds."""
+        from gpubox.race import Race
+        from gpubox.survey import Survey
+
+        survey = Survey(engine, self.caller.name)
+        return Race(engine, survey, self.screen, time.monotonic() + patience)
 
     def connect_or_why(self) -> Engine | GpuboxError:
         """The engine, or why there is none, for who can do without."""

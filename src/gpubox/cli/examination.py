@@ -26,8 +26,8 @@ from gpubox.pull import order
 from gpubox.values import ALL_GPUS, NO_GPUS
 
 if TYPE_CHECKING:
+    from gpubox.boxes import Box
     from gpubox.cli.app import App
-    from gpubox.engine import Box
 
 Answer = TypeVar("Answer")
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import click
 
+from gpubox import boxes
 from gpubox.cli.app import App, app
 from gpubox.cli.words import patience, seconds
-from gpubox.errors import EngineError, GpuboxError, UsageError, did_you_mean
+from gpubox.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
-    from gpubox.engine import Box, Engine
+    from gpubox.engine import Engine
     from gpubox.plan import Facts, Given
     from gpubox.values import Gpus
 
@@ -46,18 +46,16 @@ def move_command(
     If anything fails or is interrupted, the box runs again where it was.
     """
     from gpubox.move import Move
-    from gpubox.survey import Survey
 
     this = app(context)
     asked = _asked(gpus)
     engine = this.connect()
     if engine.podman:
         raise EngineError("boxes of Podman are not moved: it starts them without their GPUs")
-    box = _box(engine, name, owner or this.caller.name)
-    until = time.monotonic() + patience(wait, wait_for)
-    survey = Survey(engine, this.caller.name)
-    facts = survey.of(_facts(this, engine))
-    new = Move(engine, survey, this.screen, until).to(box, asked, facts, share=share)
+    box = boxes.meant(name, engine.boxes(stopped=True), this.caller.name, owner)
+    race = this.race(engine, patience(wait, wait_for))
+    facts = race.survey.of(_facts(this, engine))
+    new = Move(race).to(box, asked, facts, share=share)
     if new is None:
         this.screen.say(f"{box.name} has {_called(box.gpus)} already")
     else:
@@ -80,21 +78,6 @@ def _facts(this: App, engine: Engine) -> Facts:
     return Facts(
         caller=this.caller, machine=this.machine, unseen=this.unseen, engine=engine.facts()
     )
-
-
-def _box(engine: Engine, name: str, owner: str) -> Box:
-    """The box of this name, if it is the owner's."""
-    boxes = engine.boxes(stopped=True)
-    for box in boxes:
-        if box.name == name and box.owner != owner:
-            raise GpuboxError(
-                f"{name} is {box.owner}'s box",
-                "another person's box is not touched without --owner NAME and its full name",
-            )
-        if box.name == name:
-            return box
-    mine = [box.name for box in boxes if box.owner == owner]
-    raise UsageError(f"no box '{name}'", did_you_mean(name, mine))
 
 
 def _place(new: Given) -> str:

@@ -19,14 +19,15 @@ from gpubox.cli.app import App, flags
 from gpubox.cli.start import go, say_tunnel
 from gpubox.cli.words import Request, command, request
 from gpubox.errors import EngineError, GpuboxError, UsageError
-from gpubox.faults import EngineSaid, is_port_taken
 
 if TYPE_CHECKING:
-    from gpubox.engine import Box, Engine, Served
+    from gpubox.boxes import Box
+    from gpubox.engine import Engine, Served
     from gpubox.launch import Launch
     from gpubox.plan import Facts, Plan
 
 _JUPYTER_SECONDS, _PULSE_SECONDS = 120, 10
+_OTHER = "--new makes another on a GPU that is free"
 
 
 class Wish(Struct, frozen=True):
@@ -146,21 +147,15 @@ def _found(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
 
 def _again(wish: Wish, request: Request, launch: Launch, box: Box, facts: Facts) -> Server:
     """Start a stopped notebook; its port stays its own."""
-    from gpubox.launch import port_holder
+    from gpubox.again import Again
+    from gpubox.terminal import Signals
 
     engine = launch.engine
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"starting {box.name} again; --new makes another")
-    try:
-        launch.again(box, replace(facts, machine=request.app.machine))
-    except EngineSaid as refusal:
-        if not is_port_taken(refusal.text):
-            raise
-        holder = port_holder(engine, server.served.port) or "another program"
-        raise GpuboxError(
-            f"the port of {box.name}, {server.served.port}, is taken by {holder}",
-            "gpubox jupyter --new takes another",
-        ) from refusal
+    facts = replace(facts, machine=request.app.machine)
+    with Signals() as signals:
+        Again(launch.race, facts, _OTHER).start(box, signals)
     with _stopped_on_failure(engine, box.id):
         # a random port is another one each time
         server = Server(box.id, box.name, engine.served(box.id, notebook.KEY))
@@ -227,7 +222,7 @@ def _wait_for_port(
     engine: Engine, server: Server, alive: Callable[[], bool], deadline: float
 ) -> None:
     from gpubox import jupyter
-    from gpubox.launch import port_holder
+    from gpubox.ports import port_holder
 
     def has_port() -> bool:
         listens = notebook.listens(engine.log_of_this_run(server.box))

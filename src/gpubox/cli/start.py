@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,8 @@ from gpubox.values import Mount, is_path, size_text
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
-    from gpubox.launch import Launch, Outcome, Started
+    from gpubox.foreground import Outcome
+    from gpubox.launch import Launch, Started
     from gpubox.plan import Facts, Plan
     from gpubox.profile import Profile
 
@@ -173,11 +173,8 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
 
 def _launch(request: Request, planned: Callable[[Facts], Plan], engine: Engine) -> Launch:
     from gpubox.launch import Launch
-    from gpubox.survey import Survey
 
-    survey = Survey(engine, request.app.caller.name)
-    until = time.monotonic() + request.patience
-    return Launch(engine, planned, survey, request.app.screen, until)
+    return Launch(planned, request.app.race(engine, request.patience), request.app.screen)
 
 
 def _wants_gpus(profile: Profile) -> bool:
@@ -187,7 +184,7 @@ def _wants_gpus(profile: Profile) -> bool:
 def _with_engine(facts: Facts, profile: Profile, launch: Launch) -> Facts:
     """The engine is asked only for what the plan depends on: for GPUs, and by CDI."""
     if _wants_gpus(profile):
-        return launch.survey.of(replace(facts, engine=launch.engine.facts()))
+        return launch.race.survey.of(replace(facts, engine=launch.engine.facts()))
     by_cdi = any(device.is_cdi for device in profile.devices)
     return replace(facts, engine=launch.engine.facts()) if by_cdi else facts
 
