@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from gpubox import claims, faults, terminal
+from gpubox import claims, faults
 from gpubox.boxes import Box
 from gpubox.contest import Claim
 from gpubox.errors import EngineError
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Again(msgspec.Struct, frozen=True):
-    """One start of a box that is there. `facts` are looked at anew where it claims GPUs.
+    """Starts of boxes that are there, by what has been surveyed.
 
     `other` is what the caller can have instead, on GPUs that are free.
     """
@@ -36,47 +36,39 @@ class Again(msgspec.Struct, frozen=True):
     facts: Facts
     other: str = ""
 
-    def start(self, box: Box, signals: terminal.Signals) -> None:
+    def start(self, box: Box) -> None:
         """In the background."""
-        self.begin(box, partial(self.race.engine.start, box.id, box.image), signals)
+        self.begin(box, partial(self.race.engine.start, box.id, box.image))
 
-    def restart(self, box: Box, signals: terminal.Signals, seconds: int | None) -> None:
+    def restart(self, box: Box, seconds: int | None) -> None:
         """Stop and start it, with `seconds` to end by itself; nobody takes its GPUs in between."""
-        self.begin(box, partial(self.race.engine.restart, box.id, seconds), signals)
+        self.begin(box, partial(self.race.engine.restart, box.id, seconds))
 
-    def begin(self, box: Box, begun: Callable[[], T], signals: terminal.Signals) -> T:
+    def begin(self, box: Box, begun: Callable[[], T]) -> T:
         """What `begun` gives, which starts the box, as soon as its GPUs are its own."""
         try:
             if not claims_gpus(box):
                 return begun()
-            decided = partial(self._begin, box, begun, signals)
-            return self.race.when_free(decided, self.race.survey.of(self.facts))[0]
+            decided = partial(self._begin, box, begun)
+            return self.race.when_free(decided, self.facts)[0]
         except EngineSaid as refusal:
             if not faults.is_port_taken(refusal.text):
                 raise
             raise self._port_taken(box, refusal) from refusal
 
-    def _begin(
-        self, box: Box, begun: Callable[[], T], signals: terminal.Signals, facts: Facts
-    ) -> T:
+    def _begin(self, box: Box, begun: Callable[[], T], facts: Facts) -> T:
         while True:
             try:
-                return self._with_ticket(box, begun, signals, facts.holdings)
+                return self._with_ticket(box, begun, facts.holdings)
             except Lost as lost:
                 if any(rival.holds for rival in lost.to):
                     raise self._held(box, lost.to) from None
                 self.race.outlast(lost.to, facts.holdings)
 
-    def _with_ticket(
-        self,
-        box: Box,
-        begun: Callable[[], T],
-        signals: terminal.Signals,
-        holdings: Sequence[Holding],
-    ) -> T:
+    def _with_ticket(self, box: Box, begun: Callable[[], T], holdings: Sequence[Holding]) -> T:
         """Start it under the claim of a container that is new; Lost where others get its GPUs."""
         with Ticket(self.race.engine, box.id) as ticket:
-            self.race.win(ticket.id, signals, holdings, box.id)
+            self.race.win(ticket.id, holdings, box.id)
             started = ticket.during(begun)
             if not ticket.give_up():
                 self._make_way(box, holdings)

@@ -110,6 +110,19 @@ def status(box: Box, ended_by: str = "") -> str:
     return said or box.state
 
 
+def way_back(name: str, kind: str, *, runs_on: bool, contested: bool = False) -> str:
+    """What becomes of a box that is left, or has ended, and how to come back to it."""
+    if runs_on:
+        back = f"gpubox enter --attach {name} comes back"
+        return f"{name} runs on: {back}, gpubox stop {name} ends it"
+    if_free = " (if its GPU is free)" if contested else ""
+    if kind == "shell":
+        back = f"gpubox enter {name} comes back{if_free}"
+    else:
+        back = f"gpubox logs {name} shows its output, gpubox start {name} runs it again{if_free}"
+    return f"{name} is kept: {back}, gpubox rm {name} removes it"
+
+
 def out_of_memory(limit: int) -> str:
     """What killed a box, by its own limit in bytes; 0 is none."""
     return f"its memory of {limit / (1 << 30):.3g} GiB ran out" if limit else _THE_MACHINES

@@ -116,15 +116,22 @@ class Toolkit(msgspec.Struct, frozen=True, kw_only=True):
 class BoxSeen(msgspec.Struct, frozen=True, kw_only=True):
     """A running box; None is what could not be seen. `gpus` is its label, `ports` are as listed.
 
-    `open_at` are addresses at which a Jupyter showed its state to somebody without a token.
+    `open_at` are addresses at which a Jupyter showed its state to somebody without a token; an
+    `owner` is another person than the caller.
     """
 
     name: str
+    owner: str = ""
     gpus: str = ""
     ports: tuple[str, ...] = ()
     privileged: bool | None = False
     reaches_gpus: bool | None = True
     open_at: tuple[str, ...] | None = ()
+
+    @property
+    def meant(self) -> str:
+        """The words that mean it, behind a command."""
+        return f"--owner {self.owner} {self.name}" if self.owner else self.name
 
 
 class ImageUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -510,7 +517,7 @@ def _lost(box: BoxSeen, machine: Machine | None) -> Check | None:
         problem = f"{box.name} may not open its GPUs any more"
     else:
         return None
-    return Check(LOST, "fail", problem, f"docker restart {box.name}")
+    return Check(LOST, "fail", problem, f"gpubox restart {box.meant}")
 
 
 def _gone(label: str, machine: Machine) -> list[str]:
@@ -539,7 +546,7 @@ def _open_ports(box: BoxSeen) -> Check | None:
         OPEN_PORTS,
         "warn",
         f"{box.name} publishes {', '.join(opened)}: open to the whole network, past ufw",
-        f"docker stop {box.name}, and start it anew with {again}",
+        f"gpubox stop {box.meant}, and start it anew with {again}",
     )
 
 
@@ -567,7 +574,7 @@ def _privileged(box: BoxSeen) -> Check | None:
         "warn",
         f"{box.name} is privileged: it has every GPU and every device of the machine, whatever it"
         " claims, and its root is this machine's",
-        f"docker stop {box.name}, and start it anew without --privileged",
+        f"gpubox stop {box.meant}, and start it anew without --privileged",
     )
 
 
@@ -579,7 +586,7 @@ def _open_jupyter(box: BoxSeen) -> Check | None:
         "fail",
         f"{box.name} lets anybody who reaches {', '.join(box.open_at)} into its Jupyter, without a"
         " token",
-        f"docker stop {box.name}; gpubox jupyter starts one with a token",
+        f"gpubox stop {box.meant}; gpubox jupyter starts one with a token",
     )
 
 

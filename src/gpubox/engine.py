@@ -39,6 +39,7 @@ from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid, explain, explain_build, is_image_absent
 from gpubox.holders import Container
 from gpubox.plan import EngineFacts
+from gpubox.streams import STDOUT, Frames
 from gpubox.unreachable import no_engine, place, too_old, unreachable
 
 OWN, TICKET = "gpubox.version", "gpubox.ticket"
@@ -85,6 +86,17 @@ class Hijacked(msgspec.Struct, frozen=True):
         """Take no more: an engine cannot end a box whose output waits for us."""
         with suppress(OSError):  # the other end may be gone already
             self.socket.shutdown(socket.SHUT_RDWR)
+
+
+class Exec(msgspec.Struct, frozen=True):
+    """Another process that is wanted in a running box; what is empty is as the box has it."""
+
+    command: tuple[str, ...]
+    tty: bool = False
+    stdin: bool = False
+    user: str = ""
+    folder: str = ""
+    variables: tuple[str, ...] = ()
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -499,12 +511,36 @@ class Engine:
         wanted: dict[str, int | str] = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(stdin)}
         wanted["detachKeys"] = self.detach_keys
         with translated(image):
-            hijacked = self.api.attach_socket(box, params=wanted)
-        early = _early(hijacked)
-        plain = getattr(hijacked, "_sock", hijacked)
-        if not isinstance(plain, socket.socket):
-            raise EngineError("the foreground over this connection is not possible", "use -d")
-        return Hijacked(plain, early, hijacked)
+            return _hijacked(self.api.attach_socket(box, params=wanted))
+
+    def exec(self, box: str, wanted: Exec) -> str:
+        """Another process in a running box, not yet started; its id."""
+        with translated(box):
+            made = self.api.exec_create(
+                box,
+                list(wanted.command),
+                tty=wanted.tty,
+                stdin=wanted.stdin,
+                user=wanted.user,
+                workdir=wanted.folder or None,
+                environment=list(wanted.variables),
+                detach_keys=self.detach_keys,
+            )
+        return str(made["Id"])
+
+    def exec_start(self, process: str, image: str, *, tty: bool) -> Hijacked:
+        """Start it: its streams."""
+        with translated(image):
+            return _hijacked(self.api.exec_start(process, tty=tty, socket=True))
+
+    def exec_end(self, process: str, box: str) -> int | None:
+        """Its exit code; None while it runs."""
+        with translated(box):
+            found = self.api.exec_inspect(process)
+        return None if found["Running"] or found["ExitCode"] is None else int(found["ExitCode"])
+
+    def exec_resize(self, process: str, rows: int, columns: int) -> bool:
+        return self._resized(self.api.exec_resize, process, rows, columns)
 
     def exit_of(self, box: str) -> Exit:
         """Start to wait for the box's next end.
@@ -535,8 +571,12 @@ class Engine:
 
     def resize(self, box: str, rows: int, columns: int) -> bool:
         """Tell a box's terminal its size; False where its process does not run yet."""
+        return self._resized(self.api.resize, box, rows, columns)
+
+    @staticmethod
+    def _resized(resize: Callable[..., None], it: str, rows: int, columns: int) -> bool:
         try:
-            self.api.resize(box, height=rows, width=columns)
+            resize(it, height=rows, width=columns)
         except (docker.errors.APIError, requests.exceptions.RequestException):
             return False
         return True
@@ -685,6 +725,35 @@ class Engine:
         with translated(box):
             said: bytes = self.api.logs(box, since=started.timestamp())
         return said.decode(errors="replace")
+
+    def logs(
+        self,
+        box: str,
+        *,
+        follow: bool = False,
+        lines: int | None = None,
+        since: float | None = None,
+        times: bool = False,
+    ) -> Iterator[tuple[int, bytes]]:
+        """What a box has said, and with `follow` says, in pieces of stream 1 or 2 as they come.
+
+        Of a terminal there is only 1. `since` is in Unix seconds.
+        """
+        asked = {"follow": int(follow), "timestamps": int(times), "tail": lines, "since": since}
+        given = {name: value for name, value in asked.items() if value is not None}
+        wanted = {"stdout": 1, "stderr": 1, **given}
+        with translated(box):
+            whole = bool(self.api.inspect_container(box)["Config"]["Tty"])
+            url = self.api._url("/containers/{0}/logs", box)
+            answer = self.api._get(url, params=wanted, stream=True, timeout=None)
+            with closing(answer):
+                self.api._raise_for_status(answer)
+                frames = Frames()
+                for data in answer.raw.stream(1 << 16):
+                    if whole:
+                        yield STDOUT, data
+                    else:
+                        yield from ((stream, bytes(it)) for stream, it in frames.pieces(data))
 
     def follow_log(self, box: str) -> Iterator[bytes]:
         """What it says from now on; all of it would push what was printed out of the window."""
@@ -883,6 +952,14 @@ def _archive(record: bytes, layers: int) -> bytes:
 def _version(text: str) -> tuple[int, int]:
     major, _, minor = text.partition(".")
     return int(major), int(minor)
+
+
+def _hijacked(answer: Any) -> Hijacked:
+    early = _early(answer)
+    plain = getattr(answer, "_sock", answer)
+    if not isinstance(plain, socket.socket):
+        raise EngineError("the foreground over this connection is not possible", "use -d")
+    return Hijacked(plain, early, answer)
 
 
 def _early(hijacked: Any) -> bytes:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from uuid import uuid4
 
 import msgspec
+from msgspec.structs import replace
 
 from gpubox import terminal
-from gpubox.engine import Engine, Hijacked
+from gpubox.engine import Engine, Exec, Hijacked
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.streams import stream
 from gpubox.terminal import Ending, How
+
+_PULSE = 0.1  # seconds between two looks for an end that nothing tells of
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -46,6 +51,37 @@ def attached(engine: Engine, box: str, image: str, *, stdin: bool) -> Process:
     return Process(
         streams, end.code, partial(engine.signal, box), partial(engine.resize, box), end.fileno()
     )
+
+
+def beside(
+    engine: Engine, box: str, image: str, wanted: Exec, signals: terminal.Signals
+) -> Process:
+    """Another process in a running box, started.
+
+    An engine sends a signal to a box's own process only. Without a terminal, where Ctrl-C is one,
+    all that have its mark get it, which are this one and its children.
+    """
+    mark = f"GPUBOX_ENTERED={uuid4().hex}"
+    process = engine.exec(box, replace(wanted, variables=(*wanted.variables, mark)))
+
+    def code() -> int:
+        while (end := engine.exec_end(process, box)) is None:
+            signals.heed(_PULSE)
+        return end
+
+    def send(name: str) -> None:
+        with suppress(EngineError):  # the box has ended, or has no shell
+            engine.run_in(box, "sh", "-c", _SEND, "sh", mark, str(int(signal.Signals[name])))
+
+    streams = engine.exec_start(process, image, tty=wanted.tty)
+    return Process(streams, code, send, partial(engine.exec_resize, process))
+
+
+# Parents first and all at once, as from a keyboard: a shell goes on when only its child has died.
+_SEND = """
+kill -"$2" $(for it in /proc/[0-9]*; do
+    grep -qs "$1" "$it/environ" && echo "${it#/proc/}"
+done | sort -n)"""
 
 
 def detach_keys(engine: Engine) -> bytes:

@@ -91,6 +91,16 @@ def named(word: str, devices: Sequence[Device]) -> str:
     return word
 
 
+def called(label: str, machine: Machine | None) -> str:
+    """The GPUs of a box's label as people say them: `GPUs 0 and 2`, by what a machine has."""
+    if label in ("none", "all", ""):
+        return "all GPUs" if label == "all" else "no GPU"
+    indexes = {gpu.uuid: str(gpu.index) for gpu in (machine.gpus if machine else ())}
+    words = [word.removeprefix("index:") for word in label.split(",")]
+    *most, last = [indexes.get(word, word[:SHORT_UUID]) for word in words]
+    return f"GPUs {', '.join(most)} and {last}" if most else f"GPU {last}"
+
+
 def chosen(machine: Machine | None, ids: Sequence[str], *, all: bool) -> tuple[Gpu, ...]:
     """The GPUs that a request means: by index, by UUID, or by the index of a MIG instance (0:1)."""
     if machine is None:

@@ -27,7 +27,6 @@ from gpubox.ports import port_holder
 from gpubox.race import Lost, Race
 from gpubox.translate import arguments
 
-_PULSE = 0.2  # seconds, before another plan
 # What stands in for the command before it runs, and a try at it that has failed just now.
 _INIT = re.compile(r"init -- |runc init$|<defunct>$")
 _INIT_SECONDS = 5
@@ -102,7 +101,7 @@ class Launch(msgspec.Struct, frozen=True):
                 return start(plan, facts)
             except Lost as lost:
                 self.race.outlast(lost.to, facts.holdings)
-                time.sleep(_PULSE)
+                self.race.pause()
                 facts = self.race.survey.of(facts)
             except ImageMissing:
                 if pulled or plan.pull == "never":
@@ -150,7 +149,7 @@ class Launch(msgspec.Struct, frozen=True):
                 started = Started(self._create(plan), plan)
                 with self._or_removed(started.box, fenced=plan.contested):
                     if plan.contested:
-                        self.race.win(started.box, signals, facts.holdings)
+                        self.race.heeding(signals).win(started.box, facts.holdings)
                     self.engine.start(started.box, plan.image)
             if plan.init:
                 _see_beyond_init(self.engine, started)
@@ -170,7 +169,7 @@ class Launch(msgspec.Struct, frozen=True):
             box = self._create(plan)
             with self._or_removed(box, fenced=plan.contested):
                 if plan.contested:
-                    self.race.win(box, signals, facts.holdings)
+                    self.race.heeding(signals).win(box, facts.holdings)
                 process = foreground.attached(self.engine, box, plan.image, stdin=plan.interactive)
                 self.engine.start(box, plan.image)
                 if plan.tty and signal.SIGINT in signals.arrived():

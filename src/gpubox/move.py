@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -21,11 +21,9 @@ from gpubox.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.holders import Holding, shortened
 from gpubox.plan import Facts, Given, backend
-from gpubox.race import Lost, Race, Ticket, heed
+from gpubox.race import Lost, Race, Ticket
 from gpubox.values import Gpus
 
-T = TypeVar("T")
-_PULSE, _FRESH = 0.2, 3  # seconds between two looks, and how long a ticket is left alone
 _STOP_SECONDS = 10  # Docker's own, where the box says none
 _SHOWN = 3  # programs that are named
 _INIT = "init -- "  # the small first process is no program of the box's
@@ -63,7 +61,7 @@ class Move(msgspec.Struct, frozen=True):
                 return new
 
     def _move(self, box: Box, new: Given, facts: Facts, signals: terminal.Signals) -> None:
-        engine = self.engine
+        engine, race = self.engine, self.race.heeding(signals)
         with ExitStack() as undo:
             ticket = undo.enter_context(Ticket(engine, box.id, moved.claim(new)))
             if engine.tickets(box.id) != [ticket.id]:
@@ -73,27 +71,27 @@ class Move(msgspec.Struct, frozen=True):
             came_from = engine.image(found["Image"])
             variables = came_from.variables if came_from else {}
             if new.contested:
-                self.race.win(ticket.id, signals, facts.holdings, box.id)
-            heed(signals)
+                race.win(ticket.id, facts.holdings, box.id)
+            signals.heed()
             self.race.voice.say(self._ends(box, facts.holdings))
             undo.callback(self._back, box, found)
             if (found["HostConfig"].get("RestartPolicy") or {}).get("Name") in (None, "", "no"):
                 engine.set_restart(box.id, _KEEPS)
             seconds = found["Config"].get("StopTimeout") or _STOP_SECONDS
             ticket.during(partial(engine.stop, box.id, seconds))
-            heed(signals)
+            signals.heed()
             forgotten = moved.forgotten(found, variables)
             files = ticket.during(partial(engine.commit, box.id, forgotten))
             undo.callback(_tried, engine.remove_image, files)
-            heed(signals)
+            signals.heed()
             request = GpuRequest(new.gpus, backend(new.gpus, facts))
             body = moved.successor(found, files, new, request, variables)
             networks = moved.further_networks(found)
             next_box = engine.create_like(_meanwhile(box), body, networks)
             undo.callback(_tried, engine.remove_keeping_volumes, next_box)
             if not ticket.give_up() and new.contested:
-                self.race.win(next_box, signals, facts.holdings, box.id)
-            heed(signals)
+                race.win(next_box, facts.holdings, box.id)
+            signals.heed()
             engine.start(next_box, box.name)
             undo.pop_all()
         self._replace(box, next_box)
@@ -121,7 +119,7 @@ class Move(msgspec.Struct, frozen=True):
         except GpuboxError as error:
             self.race.voice.warn(
                 f"{box.name} is whole and stopped, and does not start again: {error.problem};"
-                f" docker start {box.name} tries once more"
+                f" gpubox start {box.name} tries once more"
             )
         asked = found["HostConfig"].get("RestartPolicy") or {}
         policy = asked if asked.get("Name") else _NEVER
@@ -153,7 +151,7 @@ def _refuse(box: Box, found: Mapping[str, Any]) -> None:
     if not state.get("Running") or state.get("Restarting"):
         raise EngineError(
             f"{box.name} does not run, and a stopped box has no GPU",
-            f"start it first: docker start {box.name}",
+            f"start it first: gpubox start {box.name}",
         )
     if found["HostConfig"].get("AutoRemove"):
         raise EngineError(

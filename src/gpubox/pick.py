@@ -180,6 +180,6 @@ def _stop_mine(holdings: Iterable[Holding]) -> str:
     run = dict.fromkeys(box.name for box in boxes if box.state != "exited")
     kept = dict.fromkeys(box.name for box in boxes if box.state == "exited")  # they come back
     ways = [
-        f"docker {verb} {' '.join(names)}" for verb, names in (("stop", run), ("rm", kept)) if names
+        f"gpubox {verb} {' '.join(names)}" for verb, names in (("stop", run), ("rm", kept)) if names
     ]
     return f"{' and '.join(ways)} frees yours; " if ways else ""

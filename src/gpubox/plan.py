@@ -52,6 +52,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     rows_columns: tuple[int, int] | None = None
 
     @property
+    def at_terminal(self) -> bool:
+        return self.stdin_is_terminal and self.stdout_is_terminal
+
+    @property
     def box_home(self) -> str:
         """The caller's home in a box that runs as them: a folder of the box, not the host's."""
         return f"/home/{self.name}"
@@ -281,9 +285,8 @@ def _streams(ask: Ask, kind: Kind, caller: Caller) -> tuple[bool, bool]:
     if ask.detach:
         keeps_alive = kind == "shell"
         return keeps_alive if ask.tty is None else ask.tty, ask.interactive or keeps_alive
-    at_terminal = caller.stdin_is_terminal and caller.stdout_is_terminal
-    tty = at_terminal if ask.tty is None else ask.tty
-    interactive = ask.interactive or at_terminal
+    tty = caller.at_terminal if ask.tty is None else ask.tty
+    interactive = ask.interactive or caller.at_terminal
     if tty and interactive and not caller.stdin_is_terminal:
         raise GpuboxError(
             "a terminal in the box (-t) with input from something that is none",

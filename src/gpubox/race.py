@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from gpubox import contest, terminal
 from gpubox.contest import Claim
@@ -42,12 +43,20 @@ class Lost(Exception):
 
 
 class Race(msgspec.Struct, frozen=True):
-    """Where it is run, and for how long: `until` a time of the monotonic clock."""
+    """Where it is run, and for how long: `until` a time of the monotonic clock.
+
+    Where `signals` are held, one that would end us ends every wait; it is raised again when they
+    are held no more.
+    """
 
     engine: Engine
     survey: Survey
     voice: Voice
     until: float = 0
+    signals: terminal.Signals | None = None
+
+    def heeding(self, signals: terminal.Signals) -> Race:
+        return replace(self, signals=signals)
 
     def when_free(self, decided: Callable[[Facts], T], facts: Facts) -> tuple[T, Facts]:
         """What is decided by facts, waited for while others have the GPUs, and these facts."""
@@ -62,17 +71,15 @@ class Race(msgspec.Struct, frozen=True):
                 if not waits:
                     self.voice.say(f"waiting: {held.problem}")
                 waits = True
-            time.sleep(min(left, _HELD_PULSE))
+            self.pause(min(left, _HELD_PULSE))
             facts = self.survey.of(facts)
 
-    def win(
-        self, box: str, signals: terminal.Signals, holdings: Sequence[Holding], but: str = ""
-    ) -> None:
+    def win(self, box: str, holdings: Sequence[Holding], but: str = "") -> None:
         """Wait until the GPUs of a created box are its own; Lost where another gets them.
 
         A starter that has not moved for long is removed: it was killed, or will find its box gone.
         """
-        patience = _Patience(self.engine)
+        since = dict[str, float]()
         while True:
             seen = self.survey.claims(holdings)
             mine = next((claim for claim in seen if claim.id == box), None)
@@ -83,39 +90,32 @@ class Race(msgspec.Struct, frozen=True):
                 raise Lost(said.others)
             if said.do == "start":
                 return
-            patience.wait(said.others)
-            heed(signals)
+            self._wait_for(said.others, since)
 
     def outlast(self, rivals: Sequence[Claim], holdings: Sequence[Holding]) -> None:
         """Wait until those that won have started, or have come to nothing."""
-        patience, ids = _Patience(self.engine), {rival.id for rival in rivals}
+        since, ids = dict[str, float](), {rival.id for rival in rivals}
         while True:
             seen = self.survey.claims(holdings)
             undecided = [it for it in seen if it.id in ids and it.state == "created"]
             if not undecided:
                 return
-            patience.wait(undecided)
+            self._wait_for(undecided, since)
 
-
-def heed(signals: terminal.Signals) -> None:
-    """Be interrupted by what has arrived; it is raised again when it is held no more."""
-    if signals.end_us():
-        raise KeyboardInterrupt
-
-
-class _Patience:
-    """Waits a moment for other starters, and no longer than `_PATIENCE` for any of them."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._since: dict[str, float] = {}
-
-    def wait(self, rivals: Sequence[Claim]) -> None:
+    def _wait_for(self, rivals: Sequence[Claim], since: dict[str, float]) -> None:
+        """Wait a moment, and no longer than `_PATIENCE` for any, by when each was seen first."""
         now = time.monotonic()
         for rival in rivals:
-            if now - self._since.setdefault(rival.id, now) > _PATIENCE:
-                self._engine.remove_unstarted(rival.id)
-        time.sleep(_PULSE)
+            if now - since.setdefault(rival.id, now) > _PATIENCE:
+                self.engine.remove_unstarted(rival.id)
+        self.pause(_PULSE)
+
+    def pause(self, seconds: float = _PULSE) -> None:
+        """Wait before another look."""
+        if self.signals is None:
+            time.sleep(seconds)
+        else:
+            self.signals.heed(seconds)
 
 
 class Ticket:

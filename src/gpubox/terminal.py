@@ -236,6 +236,12 @@ class Signals:
         """Whether one has arrived that would have been our end; it is not taken."""
         return not _ENDING.isdisjoint(self._arrived(socket.MSG_PEEK))
 
+    def heed(self, seconds: float = 0) -> None:
+        """Wait so long, or be interrupted by what ends us; it is raised again on leaving."""
+        select.select([self], [], [], seconds)
+        if self.end_us():
+            raise KeyboardInterrupt
+
     def _arrived(self, how: int) -> tuple[signal.Signals, ...]:
         with suppress(BlockingIOError):
             numbers = self._read.recv(4096, how)

@@ -150,7 +150,7 @@ def test_an_error_names_who_has_them_and_frees_mine_first(lab: Workstation, run:
         125,
         "gpubox: 3 GPUs are wanted, and 2 of 4 are free: GPU 0 mine, idle now; GPU 1 held by"
         " nobody, idle now\n"
-        f"  docker stop {PROFILE}-root frees yours; --wait waits for it; gpubox gpus shows who"
+        f"  gpubox stop {PROFILE}-root frees yours; --wait waits for it; gpubox gpus shows who"
         " has which\n",
     )
     assert lab.docker("ps", "-aq").split() == lab.docker("ps", "-q").split()

@@ -455,7 +455,7 @@ def test_a_box_whose_gpu_is_no_more(
     ]
     fewer = Machine(driver=HERE.driver, cuda=HERE.cuda, cards=HERE.cards[:3])
     assert doctor(gpubox, env=nvml(fewer))["lost-gpus"] == [
-        ("fail", f"box holds {gone}, which the driver does not list any more", "docker restart box")
+        ("fail", f"box holds {gone}, which the driver does not list any more", "gpubox restart box")
     ]
 
 
@@ -468,7 +468,7 @@ def test_a_box_that_may_not_open_its_gpus_any_more(
     again = "rm /dev/nvidia0 && mknod -m 666 /dev/nvidia0 c 195 0"
     assert client.containers.get("box").exec_run(["sh", "-c", again], user="0").exit_code == 0
     assert doctor(gpubox)["lost-gpus"] == [
-        ("fail", "box may not open its GPUs any more", "docker restart box")
+        ("fail", "box may not open its GPUs any more", "gpubox restart box")
     ]
 
 
@@ -492,7 +492,7 @@ def test_a_box_that_is_open_to_the_network(engine: PrivateEngine, gpubox: Gpubox
         (
             "warn",
             f"box publishes 0.0.0.0:{port}->80/tcp: open to the whole network, past ufw",
-            f"docker stop box, and start it anew with -p 127.0.0.1:{port}:80",
+            f"gpubox stop box, and start it anew with -p 127.0.0.1:{port}:80",
         )
     ]
 
@@ -513,7 +513,7 @@ def test_a_box_that_is_privileged(
             "warn",
             "box is privileged: it has every GPU and every device of the machine, whatever it"
             " claims, and its root is this machine's",
-            "docker stop box, and start it anew without --privileged",
+            "gpubox stop box, and start it anew without --privileged",
         )
     ]
 
@@ -543,7 +543,7 @@ def test_a_jupyter_without_a_token(
         (
             "fail",
             f"box lets anybody who reaches {at} into its Jupyter, without a token",
-            "docker stop box; gpubox jupyter starts one with a token",
+            "gpubox stop box; gpubox jupyter starts one with a token",
         )
         if is_jupyter
         else ("ok", "none of 1 running", "")

@@ -220,7 +220,7 @@ def test_only_a_running_box_of_ones_own_is_moved(lab: Workstation) -> None:
     lab.docker("stop", "-t", "0", BOX)
     code, _, err = move(lab, "--gpus", "1")
     assert code == 1
-    assert err.endswith(f"start it first: docker start {BOX}\n")
+    assert err.endswith(f"start it first: gpubox start {BOX}\n")
     lab.box("--gpus", "none", "--rm", "--name", "gone-with-it")
     assert "--rm" in move(lab, "--gpus", "1", box="gone-with-it")[2]
     assert f"{BOX} exited" in containers(lab)

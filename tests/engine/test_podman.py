@@ -305,7 +305,7 @@ def test_detached_boxes_get_the_next_name_and_are_listed_the_latest_first(
     for name in boxes:
         done = gpubox("run", "-d", PROFILE)
         assert (done.returncode, done.stdout) == (0, f"{name}\n".encode())
-        assert f"docker attach {name}" in done.stderr.decode()
+        assert f"gpubox enter {name}" in done.stderr.decode()
     assert sorted(names(client)) == boxes
     listed = json.loads(gpubox("ps", "--json").stdout)
     assert {box["name"]: box["state"] for box in listed} == dict.fromkeys(boxes, "running")

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN
+from lab.person import at_window
 from lab.program import Gpubox
-from lab.tmux import SECONDS, Window, window
+from lab.tmux import SECONDS, Window
 from lab.waiting import wait_until
 
 PROFILE = "cuda8-cudnn5"
@@ -26,15 +26,6 @@ DOCKER = f'box() {{ docker run -it --rm --init --hostname box {STAND_IN} "$@"; }
 CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH, ESCAPE = "\x03", "\x04", "\x1a", "\x1c", "\x1b"
 DETACH = "\x10\x11"
 # What is waited for is typed in two parts: sa''ne is not yet the answer.
-
-
-@contextmanager
-def at_window(gpubox: Gpubox, name: str = "window", functions: str = GPUBOX) -> Iterator[Window]:
-    """A shell that finds gpubox and the engine's docker program."""
-    env = gpubox.env | {"PATH": f"{gpubox.program.parent}:{gpubox.env['PATH']}"}
-    with window(gpubox.home.parent / name, env, gpubox.cwd, functions) as made:
-        made.shows("[0]$")
-        yield made
 
 
 class Pair:
@@ -67,7 +58,7 @@ class Pair:
 
 @pytest.fixture
 def pair(gpubox: Gpubox) -> Iterator[Pair]:
-    with at_window(gpubox, "ours") as ours, at_window(gpubox, "theirs", DOCKER) as theirs:
+    with at_window(gpubox, "ours", GPUBOX) as ours, at_window(gpubox, "theirs", DOCKER) as theirs:
         yield Pair(ours, theirs)
 
 
@@ -150,7 +141,7 @@ def test_full_screen_programs_look_as_with_docker_run(engine: PrivateEngine, pai
 def test_a_table_that_draws_itself_anew_keeps_to_the_window(
     engine: PrivateEngine, gpubox: Gpubox
 ) -> None:
-    with at_window(gpubox) as person:
+    with at_window(gpubox, functions=GPUBOX) as person:
         person.type("box top -d 1\r")
         heads = ["Mem:", "CPU:", "Load"]
         person.fulfils(lambda lines: [line[:4] for line in lines[:3]] == heads, "table")
@@ -165,7 +156,7 @@ def test_gpubox_itself_can_be_stopped_and_brought_back(
     engine: PrivateEngine, gpubox: Gpubox, stop: signal.Signals
 ) -> None:
     script = "echo ready; read said; until stty size | grep 30.100; do sleep .05; done; exit $said"
-    with at_window(gpubox) as person:
+    with at_window(gpubox, functions=GPUBOX) as person:
         person.type(f"clear; gpubox run --rm --gpus none {PROFILE} sh -c '{script}'\r")
         person.shows("ready")
         person.send(stop)
@@ -182,13 +173,13 @@ def test_gpubox_itself_can_be_stopped_and_brought_back(
 def test_what_leaves_a_box_says_the_line_that_comes_back(
     engine: PrivateEngine, gpubox: Gpubox
 ) -> None:
-    with at_window(gpubox) as person:
+    with at_window(gpubox, functions=GPUBOX) as person:
         person.type(f"gpubox run {PROFILE}\r")
         person.shows("/ #")
         person.type(DETACH)
         said = " ".join(person.shows("[0]$"))
-        assert f"docker attach {NAME} comes back" in said
-        person.type(f"clear; docker attach {NAME}\r")
+        assert f"gpubox enter --attach {NAME} comes back" in said
+        person.type(f"clear; gpubox enter --attach {NAME}\r")
         person.shows("/ #")
         person.type("echo ba''ck; exit 6\r")
         person.shows("back")
@@ -202,7 +193,7 @@ def test_what_leaves_a_box_says_the_line_that_comes_back(
 def test_a_reader_that_has_enough_leaves_the_shell_sane(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, flags: str
 ) -> None:
-    with at_window(gpubox) as person:
+    with at_window(gpubox, functions=GPUBOX) as person:
         person.type(f"gpubox run {flags} --rm {PROFILE} yes | head -1; echo ${{PIPESTATUS[*]}}\r")
         person.shows("141 0")
         person.type("echo sa''ne\r")
@@ -215,7 +206,7 @@ def test_a_reader_that_has_enough_leaves_the_shell_sane(
 def test_output_to_a_pipe_is_plain_and_the_keyboard_still_the_boxs(
     engine: PrivateEngine, gpubox: Gpubox
 ) -> None:
-    with at_window(gpubox) as person:
+    with at_window(gpubox, functions=GPUBOX) as person:
         person.type(f"gpubox run -i --rm {PROFILE} sh -c 'tty; tr a-z A-Z' | cat\r")
         person.shows("not a tty")
         person.type(f"loud\r{CTRL_D}")
@@ -226,7 +217,7 @@ def test_output_to_a_pipe_is_plain_and_the_keyboard_still_the_boxs(
 def test_a_terminal_asked_for_has_the_keyboards_size_though_the_output_is_a_pipe(
     cdi_engine: PrivateEngine, gpubox: Gpubox
 ) -> None:
-    with at_window(gpubox) as person:
+    with at_window(gpubox, functions=GPUBOX) as person:
         command = f"gpubox run -it --rm {PROFILE} sh -c 'stty size; exit 5'"
         person.type(f"{command} | cat; echo ${{PIPESTATUS[*]}}\r")
         person.shows("24 80")
@@ -238,7 +229,7 @@ def test_a_terminal_asked_for_has_the_keyboards_size_though_the_output_is_a_pipe
 def test_a_terminal_for_an_input_that_is_none_is_refused_with_what_to_leave_out(
     cdi_engine: PrivateEngine, gpubox: Gpubox
 ) -> None:
-    with at_window(gpubox) as person:
+    with at_window(gpubox, functions=GPUBOX) as person:
         person.type(f"true | gpubox run -it --rm {PROFILE} true\r")
         assert any("leave -t out" in line for line in person.shows("[125]$"))
         person.type(f"clear; seq 3 | gpubox run -t --rm {PROFILE} stty size\r")

@@ -450,8 +450,14 @@ def test_a_port_that_is_open_twice_is_closed_once() -> None:
     )
     found = only(diagnosis.of_boxes([box], TWO, ""), "open-ports")
     assert found.fix == (
-        "docker stop box, and start it anew with -p 127.0.0.1:8080:80 -p 127.0.0.1:53:53/udp"
+        "gpubox stop box, and start it anew with -p 127.0.0.1:8080:80 -p 127.0.0.1:53:53/udp"
     )
+
+
+def test_the_fix_for_another_persons_box_says_whose_it_is() -> None:
+    box = BoxSeen(name="box", owner="bob", privileged=True)
+    found = only(diagnosis.of_boxes([box], TWO, ""), "privileged")
+    assert found.fix.startswith("gpubox stop --owner bob box, and")
 
 
 def test_a_gpu_that_cannot_be_read_is_not_known_to_be_another() -> None:

@@ -65,7 +65,7 @@ ACTING = {
     "unreachable": "contexts errors faults",
     "engine": (
         "boxes building claims contexts diagnosis docker_words errors faults holders plan"
-        " unreachable values"
+        " streams unreachable values"
     ),
     "pull": "checks engine errors faults progress values",
     "survey": "contest engine gpus holders host nvml plan values",

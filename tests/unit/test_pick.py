@@ -141,7 +141,7 @@ def test_the_error_names_who_has_them_and_my_own_to_stop() -> None:
         "1 GPU is wanted, and none of 4 is free: GPU 0 held by bob, idle now; GPU 1 mine, idle now;"
         " GPU 2 mine, idle now; GPU 3 mine, idle now"
     )
-    assert caught.value.hint.startswith("docker stop anna-1 anna-2-3 frees yours; --wait waits")
+    assert caught.value.hint.startswith("gpubox stop anna-1 anna-2-3 frees yours; --wait waits")
 
 
 def test_a_gpu_that_cannot_be_given_is_told_with_its_reason() -> None:
@@ -155,7 +155,7 @@ def test_my_box_that_keeps_its_gpus_while_stopped_is_to_be_removed() -> None:
     boxes = [box(str(number), owner="anna", state="exited") for number in range(4)]
     with pytest.raises(NotFree) as caught:
         pick(1, seen(*boxes))
-    assert caught.value.hint.startswith("docker rm anna-0 anna-1 anna-2 anna-3 frees yours; ")
+    assert caught.value.hint.startswith("gpubox rm anna-0 anna-1 anna-2 anna-3 frees yours; ")
 
 
 def test_whoever_shares_is_told_only_of_those_who_do_not() -> None:

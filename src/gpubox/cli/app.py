@@ -21,13 +21,21 @@ if TYPE_CHECKING:
     from gpubox.contexts import Endpoint
     from gpubox.engine import Engine
     from gpubox.gpus import Machine
-    from gpubox.plan import Caller
+    from gpubox.plan import Caller, Facts
     from gpubox.profile import Config, Profile
     from gpubox.race import Race
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
-    "Your boxes": {"ps": "boxes"},
+    "Your boxes": {
+        "ps": "boxes",
+        "enter": "enter",
+        "logs": "logs",
+        "stop": "life",
+        "start": "life",
+        "restart": "life",
+        "rm": "life",
+    },
     "GPUs": {"gpus": "gpus", "move": "move"},
     "Images": {"images": "images", "pull": "pull", "build": "build"},
     "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
@@ -39,6 +47,12 @@ HELP = {
     "jupyter": "Jupyter in a box, and the URL that works.",
     "mount": "A box with folders mounted.",
     "ps": "The boxes that there are.",
+    "enter": "Come back to a box.",
+    "logs": "What boxes have said.",
+    "stop": "Stop boxes; their files are kept.",
+    "start": "Start stopped boxes again, on the GPUs that they had.",
+    "restart": "Stop boxes and start them again.",
+    "rm": "Remove stopped boxes.",
     "gpus": "Who uses which GPU, and which is free.",
     "move": "The same box on other GPUs.",
     "images": "Which CUDA images there are, and which run here.",
@@ -51,15 +65,11 @@ HELP = {
 }
 
 REFLEXES = {
-    "exec": "docker exec",
-    "attach": "docker attach",
+    "exec": "gpubox enter",
+    "attach": "gpubox enter",
     "ls": "gpubox ps",
     "list": "gpubox ps",
-    "start": "docker start -ai",
-    "stop": "docker stop",
-    "kill": "docker kill",
-    "rm": "docker rm",
-    "logs": "docker logs",
+    "kill": "gpubox stop -t 0",
     "nvidia-smi": "gpubox gpus",
     "top": "gpubox gpus --watch",
     "prune": "docker container prune",
@@ -144,6 +154,12 @@ class App:
 
         survey = Survey(engine, self.caller.name)
         return Race(engine, survey, self.screen, time.monotonic() + patience)
+
+    def surveyed(self, race: Race) -> Facts:
+        """Who has which GPU now."""
+        from gpubox.plan import Facts
+
+        return race.survey.of(Facts(caller=self.caller, machine=self.machine, unseen=self.unseen))
 
     def connect_or_why(self) -> Engine | GpuboxError:
         """The engine, or why there is none, for who can do without."""

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from gpubox import catalog, cdi, diagnosis, fits, host, jupyter, notebook, nvidia, nvml, trial
 from gpubox.cli import preflight
 from gpubox.diagnosis import BoxSeen, Check, DriverSeen, EngineSeen, ImageUse, NoEngine, Toolkit
@@ -76,7 +78,7 @@ def examine(this: App, *, on_gpus: bool) -> Iterator[Check]:
     asked_driver = questions.ask(_driver, this, elsewhere)
     connected = asked_engine(Connected(None, _SILENT_ENGINE))
     seen = connected.seen
-    asked_boxes = _asked_boxes(connected.engine, questions)
+    asked_boxes = _asked_boxes(connected.engine, this.caller.name, questions)
     driver = asked_driver(_SILENT_DRIVER)
     toolkit = questions.ask(_toolkit, this, seen)(Toolkit())
     yield from diagnosis.of_engine(seen)
@@ -85,7 +87,7 @@ def examine(this: App, *, on_gpus: bool) -> Iterator[Check]:
     yield from diagnosis.of_cdi(seen, toolkit, _specs(seen, elsewhere), driver)
     yield from diagnosis.of_cgroups(seen, toolkit)
     yield from _of_rooms(seen, elsewhere, questions)
-    boxes = None if asked_boxes is None else [answer(_unseen(it)) for it, answer in asked_boxes]
+    boxes = None if asked_boxes is None else [answer(unseen) for unseen, answer in asked_boxes]
     yield from diagnosis.of_boxes(boxes, driver.machine, _why_no_boxes(seen))
     yield from _of_profiles(this, connected, driver, questions)
     if on_gpus:
@@ -200,15 +202,14 @@ def _why_no_boxes(seen: EngineSeen | NoEngine) -> str:
 
 
 def _asked_boxes(
-    engine: Engine | None, questions: Questions
-) -> list[tuple[Box, Callable[[BoxSeen], BoxSeen]]] | None:
-    """All that run, each asked for by itself: one may hang."""
-    if engine is None:
+    engine: Engine | None, me: str, questions: Questions
+) -> list[tuple[BoxSeen, Callable[[BoxSeen], BoxSeen]]] | None:
+    """All that run, as listed, each asked for by itself: one may hang."""
+    running = None if engine is None else questions.ask(_running, engine)(None)
+    if engine is None or running is None:
         return None
-    running = questions.ask(_running, engine)(None)
-    return (
-        running if running is None else [(box, questions.ask(_box, engine, box)) for box in running]
-    )
+    listed = [(box, _unseen(box, me)) for box in running]
+    return [(unseen, questions.ask(_box, engine, box, unseen)) for box, unseen in listed]
 
 
 def _running(engine: Engine) -> list[Box] | None:
@@ -218,9 +219,10 @@ def _running(engine: Engine) -> list[Box] | None:
         return None
 
 
-def _unseen(box: Box) -> BoxSeen:
+def _unseen(box: Box, me: str) -> BoxSeen:
     return BoxSeen(
         name=box.name,
+        owner=box.owner if box.owner != me else "",
         gpus=box.gpus,
         ports=box.ports,
         privileged=None,
@@ -229,18 +231,16 @@ def _unseen(box: Box) -> BoxSeen:
     )
 
 
-def _box(engine: Engine, box: Box) -> BoxSeen:
+def _box(engine: Engine, box: Box, unseen: BoxSeen) -> BoxSeen:
     try:
-        return BoxSeen(
-            name=box.name,
-            gpus=box.gpus,
-            ports=box.ports,
+        return replace(
+            unseen,
             privileged=engine.is_privileged(box.id),
             reaches_gpus=_reaches_gpus(engine, box),
             open_at=_open_at(engine, box),
         )
     except GpuboxError:  # it has ended meanwhile
-        return _unseen(box)
+        return unseen
 
 
 def _reaches_gpus(engine: Engine, box: Box) -> bool | None:

@@ -5,27 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
-from gpubox import boxes
 from gpubox.cli.app import App, app
-from gpubox.cli.words import patience, seconds
+from gpubox.cli.chosen import BOX, OWNER, chosen
+from gpubox.cli.words import SHARE, WAIT, patience
 from gpubox.errors import EngineError, UsageError
+from gpubox.gpus import called
 
 if TYPE_CHECKING:
-    from gpubox.engine import Engine
-    from gpubox.plan import Facts, Given
+    from gpubox.plan import Given
     from gpubox.values import Gpus
 
 
-@click.command("move")
-@click.argument("name", metavar="BOX")
-@click.option("--gpus", required=True, metavar="GPUS", help="All, none, a number, or exact ones.")
-@click.option("--share", is_flag=True, help="Share its GPUs with boxes that share, too.")
-@click.option("--wait", is_flag=True, help="While the GPUs are not free, wait for them.")
-@click.option(
-    "--wait-for", callback=seconds, metavar="TIME", help="Wait, but no longer than 2h, say."
+GPUS = click.Option(
+    ["--gpus"], required=True, metavar="GPUS", help="All, none, a number, or exact ones."
 )
-@click.option("--owner", metavar="NAME", help="Whose box it is, if it is not yours.")
+
+
+@click.command("move", params=[BOX, GPUS, SHARE, *WAIT, OWNER])
 @click.pass_context
 def move_command(
     context: click.Context,
@@ -52,14 +50,14 @@ def move_command(
     engine = this.connect()
     if engine.podman:
         raise EngineError("boxes of Podman are not moved: it starts them without their GPUs")
-    box = boxes.meant(name, engine.boxes(stopped=True), this.caller.name, owner)
+    (box,) = chosen(this, engine, [name], owner)
     race = this.race(engine, patience(wait, wait_for))
-    facts = race.survey.of(_facts(this, engine))
+    facts = replace(this.surveyed(race), engine=engine.facts())
     new = Move(race).to(box, asked, facts, share=share)
     if new is None:
-        this.screen.say(f"{box.name} has {_called(box.gpus)} already")
+        this.screen.say(f"{box.name} has {called(box.gpus, this.machine)} already")
     else:
-        this.screen.say(f"{box.name} runs on {_place(new)}")
+        this.screen.say(f"{box.name} runs on {_place(this, new)}")
     click.echo(box.name)
 
 
@@ -72,21 +70,5 @@ def _asked(text: str) -> Gpus:
         raise UsageError(f"--gpus: {error}") from None
 
 
-def _facts(this: App, engine: Engine) -> Facts:
-    from gpubox.plan import Facts
-
-    return Facts(
-        caller=this.caller, machine=this.machine, unseen=this.unseen, engine=engine.facts()
-    )
-
-
-def _place(new: Given) -> str:
-    return next(iter(new.notes), "") or _called(new.label)
-
-
-def _called(label: str) -> str:
-    """The GPUs of a label, as people say them."""
-    gpus = label.replace("index:", "").split(",")
-    if gpus in (["none"], ["all"]):
-        return "no GPU" if gpus == ["none"] else "all GPUs"
-    return f"GPU{'s'[: len(gpus) != 1]} {', '.join(gpus)}"
+def _place(this: App, new: Given) -> str:
+    return next(iter(new.notes), "") or called(new.label, this.machine)

@@ -91,16 +91,16 @@ def _conduct(wish: Wish, request: Request, launch: Launch, facts: Facts) -> int:
     return _serve(wish, request, launch.engine, _made(request, launch, facts))
 
 
-def _resume(wish: Wish, request: Request, engine: Engine) -> Callable[[Launch, Facts], int] | None:
+def _resume(wish: Wish, request: Request, engine: Engine) -> Callable[[Launch], int] | None:
     """What to do with the caller's notebook of this profile and folder, if there is one."""
     box = _mine(request, engine)
     return partial(_resumed, wish, request, box) if box else None
 
 
-def _resumed(wish: Wish, request: Request, box: Box, launch: Launch, facts: Facts) -> int:
+def _resumed(wish: Wish, request: Request, box: Box, launch: Launch) -> int:
     engine = launch.engine
     if box.state != "running":
-        return _serve(wish, request, engine, _again(wish, request, launch, box, facts))
+        return _serve(wish, request, engine, _again(wish, request, launch, box))
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"{box.name} runs already; --new makes another")
     _wait_for_jupyter(request, engine, server)
@@ -111,7 +111,7 @@ def _serve(wish: Wish, request: Request, engine: Engine, server: Server) -> int:
     screen = request.app.screen
     if not wish.stays:
         _print_url(wish, request, server)
-        screen.say(f"stop it: docker stop {server.name}")
+        screen.say(f"stop it: gpubox stop {server.name}")
         return 0
     return _follow(wish, request, engine, server)
 
@@ -145,7 +145,7 @@ def _found(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
     return Server(box.id, box.name, served)
 
 
-def _again(wish: Wish, request: Request, launch: Launch, box: Box, facts: Facts) -> Server:
+def _again(wish: Wish, request: Request, launch: Launch, box: Box) -> Server:
     """Start a stopped notebook; its port stays its own."""
     from gpubox.again import Again
     from gpubox.terminal import Signals
@@ -153,9 +153,9 @@ def _again(wish: Wish, request: Request, launch: Launch, box: Box, facts: Facts)
     engine = launch.engine
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"starting {box.name} again; --new makes another")
-    facts = replace(facts, machine=request.app.machine)
+    facts = request.app.surveyed(launch.race)
     with Signals() as signals:
-        Again(launch.race, facts, _OTHER).start(box, signals)
+        Again(launch.race.heeding(signals), facts, _OTHER).start(box)
     with _stopped_on_failure(engine, box.id):
         # a random port is another one each time
         server = Server(box.id, box.name, engine.served(box.id, notebook.KEY))

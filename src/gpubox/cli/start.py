@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import replace
 
+from gpubox.boxes import way_back
 from gpubox.cli.app import App, app
 from gpubox.cli.words import DASHES, SPECS, BoxCommand, Request, command, request
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _DOCKERS_SHM = 64 * 2**20  # where nobody says a size
 
 Conduct = Callable[[Request, "Launch", "Facts"], int]
-Resume = Callable[[Request, "Engine"], Callable[["Launch", "Facts"], int] | None]
+Resume = Callable[[Request, "Engine"], Callable[["Launch"], int] | None]
 
 
 # --- run
@@ -160,7 +161,7 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
         raise
     if resume and (resumed := resume(request, engine)):
         preflight.report(app, found, request.ignored)
-        return resumed(_launch(request, planned, engine), facts)
+        return resumed(_launch(request, planned, engine))
     launch = _launch(request, planned, engine)
     first, facts = launch.plan(_with_engine(facts, profile, launch))
     found += preflight.of_image(app, first, engine, facts.engine)
@@ -225,12 +226,27 @@ def _conduct(request: Request, launch: Launch, facts: Facts) -> int:
         started = launch.detached(facts)
         _announce(request, engine, started)
         if started.plan.kind == "shell":
-            screen.say(f"enter it: docker attach {started.plan.name}")
+            screen.say(f"enter it: gpubox enter {started.plan.name}")
         click.echo(started.plan.name)
         return 0
+    _mention_stopped(request, engine)
     started, outcome = launch.foreground(facts, lambda begun: _announce(request, engine, begun))
     _part(request, engine, started, outcome)
     return outcome.exit_code
+
+
+def _mention_stopped(request: Request, engine: Engine) -> None:
+    """`run` always makes a new box; who meant the last one is told how to come back to it."""
+    caller = request.app.caller
+    if not (caller.at_terminal and sys.stderr.isatty()) or request.ask.command:
+        return
+    wanted = ("shell", caller.name, request.profile.name, str(caller.folder), "exited")
+    for box in engine.boxes(stopped=True):
+        if (box.kind, box.owner, box.profile, box.folder, box.state) == wanted:
+            request.app.screen.say(
+                f"a new box; yours of this folder is still there: gpubox enter {box.name}"
+            )
+            return
 
 
 def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) -> None:
@@ -248,11 +264,9 @@ def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) 
         return
     if outcome.runs_on:
         screen.say("")  # the cursor stands behind the box's own prompt
-        screen.say(f"{name} runs on: docker attach {name} comes back, docker stop {name} ends it")
+        screen.say(way_back(name, plan.kind, runs_on=True))
     elif not plan.rm:
-        if_free = ", if its GPU is still free" if plan.contested else ""
-        back = f"docker start -ai {name} comes back{if_free}"
-        screen.say(f"{name} is kept: {back}, docker rm {name} removes")
+        screen.say(way_back(name, plan.kind, runs_on=False, contested=plan.contested))
 
 
 def _shared_memory(plan: Plan) -> str:

@@ -69,17 +69,31 @@ def patience(wait: bool, wait_for: float | None) -> float:
     return wait_for or (math.inf if wait else 0)
 
 
-def seconds(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """Of 90s, 30m, 2h, 1d or 1h30m."""
+def seconds(_: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """The value of an option, of 90s, 30m, 2h, 1d or 1h30m."""
     if text is None:
         return None
+    if (read := duration(text)) is None:
+        raise UsageError(f"{option.opts[0]} {text} is no time", "write 90s, 30m, 2h or 1h30m")
+    return read
+
+
+def duration(text: str) -> int | None:
+    """Seconds of 90s, 30m, 2h, 1d or 1h30m; None for anything else."""
     parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
     if not parts or not any(parts.groups()):
-        raise UsageError(f"--wait-for {text} is no time", "write 90s, 30m, 2h or 1h30m")
+        return None
     units = (86400, 3600, 60, 1)
     return sum(int(count or 0) * unit for count, unit in zip(parts.groups(), units, strict=True))
 
 
+SHARE = click.Option(["--share"], is_flag=True, help="Share its GPUs with boxes that share, too.")
+WAIT = [
+    click.Option(["--wait"], is_flag=True, help="While its GPUs are not free, wait for them."),
+    click.Option(
+        ["--wait-for"], callback=seconds, metavar="TIME", help="Wait, but no longer than 2h, say."
+    ),
+]
 _OWN = [
     click.Option(["-d", "--detach"], is_flag=True, help="Start it and return; print its name."),
     click.Option(["-i", "--interactive"], is_flag=True, help="Forward standard input."),
@@ -91,11 +105,8 @@ _OWN = [
         default="missing",
         help="When to pull the image (missing, unless said).",
     ),
-    click.Option(["--share"], is_flag=True, help="Share its GPUs with boxes that share, too."),
-    click.Option(["--wait"], is_flag=True, help="While its GPUs are not free, wait for them."),
-    click.Option(
-        ["--wait-for"], callback=seconds, metavar="TIME", help="Wait, but no longer than 2h, say."
-    ),
+    SHARE,
+    *WAIT,
     click.Option(["--dry-run"], is_flag=True, help="Print the docker run line; change nothing."),
     click.Option(
         ["--ignore"],
