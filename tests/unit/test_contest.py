@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from gpubox.contest import Claim, Verdict, verdict
 
@@ -173,3 +177,160 @@ def test_whoever_dies_those_who_live_come_to_an_end(wanted: str) -> None:
     }:
         settled |= more
     assert found.keys() == settled
+
+
+# --- any number of them, and boxes that start again
+
+IDS = st.sampled_from("12345")
+
+
+class Seat(NamedTuple):
+    """A starter: the container by which it competes, and the box that it starts.
+
+    They are one, but for a box that was there before: a ticket competes for that.
+    """
+
+    entry: str
+    box: str
+    decided: str = ""
+    looks_back: bool = False
+
+
+class Workstation(RuleBasedStateMachine):
+    """Starters create, look, start, are killed and lose patience in any order; boxes end.
+
+    A ticket that somebody has removed does not keep its box from starting: the starter looks back.
+    Killed before it has, with its ticket gone, it could leave two boxes on a GPU: that is not
+    promised, and not done here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.containers = {"0": claim("0", "exited")}
+        self.seats = list[Seat]()
+
+    def seen_by(self, seat: Seat) -> list[Claim]:
+        return [it for it in self.containers.values() if it.id == seat.entry or it.id != seat.box]
+
+    def set(self, id: str, state: str) -> None:
+        self.containers[id] = replace(self.containers[id], state=state)
+
+    @rule(id=IDS, gpus=st.sampled_from(["A", "AB"]), shares=st.booleans())
+    def create(self, id: str, gpus: str, shares: bool) -> None:
+        if id not in self.containers:
+            self.containers[id] = claim(id, "created", gpus, shares=shares)
+            self.seats.append(Seat(id, id))
+
+    @precondition(lambda self: any(it.state == "exited" for it in self.containers.values()))
+    @rule(id=IDS, data=st.data())
+    def start_again(self, id: str, data: st.DataObject) -> None:
+        stopped = [it for it in self.containers.values() if it.state == "exited"]
+        box = data.draw(st.sampled_from(stopped))
+        if id not in self.containers:
+            self.containers[id] = replace(box, id=id, state="created")
+            self.seats.append(Seat(id, box.id))
+
+    @precondition(lambda self: self.seats)
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        self.advance(data.draw(st.sampled_from(self.seats)))
+
+    def advance(self, seat: Seat) -> None:
+        """What a starter does next."""
+        at = self.seats.index(seat)
+        if seat.looks_back:
+            self.look_back(seat)
+            self.seats.remove(seat)
+        elif seat.decided == "start":
+            if seat.box in self.containers:
+                self.set(seat.box, "running")
+            if seat.entry == seat.box:
+                self.seats.remove(seat)
+            else:
+                self.seats[at] = seat._replace(looks_back=True)
+        elif seat.decided == "lost" or seat.entry not in self.containers:
+            self.containers.pop(seat.entry, None)
+            self.seats.remove(seat)
+        else:
+            said = verdict(self.containers[seat.entry], self.seen_by(seat))
+            if said.do != "wait":
+                self.seats[at] = seat._replace(decided=said.do)
+
+    def look_back(self, seat: Seat) -> None:
+        box = self.containers[seat.box]
+        if not self.containers.pop(seat.entry, None) and box.rivals(self.containers.values()):
+            self.set(seat.box, "exited")
+
+    @precondition(lambda self: self.seats)
+    @rule(data=st.data())
+    def lose_patience(self, data: st.DataObject) -> None:
+        seat = data.draw(st.sampled_from(self.seats))
+        if seat.entry in self.containers and not seat.decided:
+            self.remove_who_is_waited_for(seat)
+
+    def remove_who_is_waited_for(self, seat: Seat) -> None:
+        said = verdict(self.containers[seat.entry], self.seen_by(seat))
+        for other in said.others if said.do == "wait" else ():
+            self.containers.pop(other.id)
+
+    @precondition(lambda self: self.seats)
+    @rule(data=st.data())
+    def kill(self, data: st.DataObject) -> None:
+        seat = data.draw(st.sampled_from(self.seats))
+        if not seat.looks_back or seat.entry in self.containers:
+            self.seats.remove(seat)
+
+    @precondition(lambda self: any(it.holds for it in self.containers.values()))
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        box = data.draw(st.sampled_from([it for it in self.containers.values() if it.holds]))
+        if not any(seat.box == box.id and seat.looks_back for seat in self.seats):
+            self.set(box.id, "exited")
+
+    @invariant()
+    def no_gpu_has_two_boxes(self) -> None:
+        unsure = {seat.box for seat in self.seats if seat.looks_back}
+        live = [it for it in self.containers.values() if it.holds and it.id not in unsure]
+        for box in live:
+            assert [it.id for it in box.rivals(live)] == []
+
+    def teardown(self) -> None:
+        """Whatever was killed, all come to an end, and then what no box has can be had."""
+        for _ in range(100):
+            for seat in tuple(self.seats):
+                self.advance(seat)
+                if seat in self.seats and seat.entry in self.containers:
+                    self.remove_who_is_waited_for(seat)
+        assert not self.seats
+        for id in [it.id for it in self.containers.values() if it.holds]:
+            self.set(id, "exited")
+        last = claim("~", gpus="AB")
+        for _ in [*self.containers, last]:  # it may lose to each that a dead starter has left
+            self.containers[last.id] = last
+            said = verdict(last, self.containers.values())
+            for other in said.others:
+                self.containers.pop(other.id)
+        assert verdict(last, self.containers.values()).do == "start"
+
+
+TestWorkstation = Workstation.TestCase
+TestWorkstation.settings = settings(max_examples=500, stateful_step_count=30, deadline=None)
+
+
+def test_a_box_that_starts_again_too_late_makes_way() -> None:
+    """Who waited for it has removed its ticket, for its slowness, and has started."""
+    world = Workstation()
+    world.containers["5"] = claim("5")
+    slow = Seat("5", "0", decided="start")
+    world.create("1", "A", shares=False)
+    waiting = world.seats[0]
+    world.remove_who_is_waited_for(waiting)
+    world.advance(waiting)
+    world.advance(*world.seats)
+    assert world.containers["1"].holds
+    world.seats.append(slow)
+    world.advance(slow)
+    assert world.containers["0"].holds
+    world.advance(*world.seats)
+    assert not world.containers["0"].holds
+    world.no_gpu_has_two_boxes()
