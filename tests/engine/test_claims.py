@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -271,11 +274,14 @@ def eight(request: pytest.FixtureRequest) -> Iterator[PrivateEngine]:
 EIGHT = replace(MACHINE, cards=gtx_1080_ti(8))
 
 
+ROUNDS = int(os.environ.get("RACE_ROUNDS", "1"))  # of each race; ten of them take ten minutes
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
 def test_of_24_starters_on_8_gpus_each_gpu_goes_to_one(
-    eight: PrivateEngine, tmp_path: Path, nvml: Callable[[Machine], dict[str, str]]
+    eight: PrivateEngine, tmp_path: Path, nvml: Callable[[Machine], dict[str, str]], number: int
 ) -> None:
-    lab = Workstation(eight, Gpubox(tmp_path, eight.env), nvml)
-    lab.on(EIGHT)
+    lab = at_eight(eight, tmp_path, nvml)
     starters = [starter(lab) for _ in range(24)]
     ended = [process.wait(timeout=300) for process in starters]
     errors = [process.stderr.read().decode() for process in starters if process.stderr]
@@ -288,36 +294,74 @@ def test_of_24_starters_on_8_gpus_each_gpu_goes_to_one(
     lab.docker("rm", "-f", *lab.docker("ps", "-aq").split())
 
 
-def test_starters_that_are_killed_leave_nothing_held(
-    eight: PrivateEngine, tmp_path: Path, nvml: Callable[[Machine], dict[str, str]]
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_whatever_starts_restarts_stops_and_is_killed_no_gpu_has_two_boxes(
+    eight: PrivateEngine, tmp_path: Path, nvml: Callable[[Machine], dict[str, str]], number: int
 ) -> None:
-    lab = Workstation(eight, Gpubox(tmp_path, eight.env), nvml)
-    lab.on(EIGHT)
-    chance = random.Random(6)
-    starters = [starter(lab) for _ in range(16)]
-    for victim in chance.sample(starters, 5):
-        time.sleep(chance.uniform(0.1, 1.5))
-        victim.kill()
-    for process in starters:
-        process.wait(timeout=300)
-    claimed = held(eight)
-    assert len(claimed) == len(set(claimed)) <= 8
-    while len(held(eight)) < 8:  # what is left is free, also what a dead starter had created
-        done = lab.gpubox("run", "-d", PROFILE, "sleep", "600", timeout=120)
-        assert done.returncode == 0, done.stderr
-    claimed = held(eight)
-    assert sorted(claimed) == sorted(card.uuid for card in EIGHT.cards)
+    lab, chance = at_eight(eight, tmp_path, nvml), random.Random(number)
+    for _ in range(8):
+        assert lab.gpubox("run", "-d", PROFILE, "sleep", "600").returncode == 0
+    names = lab.docker("ps", "--format", "{{.Names}}").split()
+    lab.docker("stop", "-t", "0", *names[:5])
+    what: list[tuple[str, ...]] = [("run", "-d", PROFILE, "sleep", "600")] * 10
+    what += [("start", name) for name in names[:5]] * 2
+    what += [("restart", "-t", "0", name) for name in names[5:]]
+    what += [("stop", "-t", "0", name) for name in names[6:]]
+    chance.shuffle(what)
+    with no_gpu_has_two(eight):
+        callers = [call(lab, *words) for words in what]
+        for victim in chance.sample(callers, len(callers) // 3):
+            time.sleep(chance.uniform(0, 0.5))
+            victim.kill()
+        for process in callers:
+            process.wait(timeout=300)
+        while len(held(eight)) < 8:  # what is left is free, whatever the dead had begun
+            done = lab.gpubox("run", "-d", PROFILE, "sleep", "600", timeout=120)
+            assert done.returncode == 0, done.stderr
+    assert sorted(held(eight)) == sorted(card.uuid for card in EIGHT.cards)
     lab.docker("rm", "-f", *lab.docker("ps", "-aq").split())
 
 
-def starter(lab: Workstation, *options: str) -> subprocess.Popen[bytes]:
+def at_eight(
+    eight: PrivateEngine, folder: Path, nvml: Callable[[Machine], dict[str, str]]
+) -> Workstation:
+    lab = Workstation(eight, Gpubox(folder, eight.env), nvml)
+    lab.on(EIGHT)
+    return lab
+
+
+@contextmanager
+def no_gpu_has_two(engine: PrivateEngine) -> Iterator[None]:
+    """Looked at all the time."""
+    over, seen = threading.Event(), list[Counter[str]]()
+
+    def look() -> None:
+        while not over.is_set():
+            seen.append(Counter(held(engine)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+    assert len(seen) > 10
+    assert [each for each in seen if max(each.values(), default=0) > 1] == []
+
+
+def call(lab: Workstation, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [lab.gpubox.program, "run", "-d", "--gpus", "1", *options, PROFILE, "sleep", "600"],
+        [lab.gpubox.program, *words],
         env=lab.gpubox.env,
         cwd=lab.gpubox.cwd,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
+
+
+def starter(lab: Workstation, *options: str) -> subprocess.Popen[bytes]:
+    return call(lab, "run", "-d", "--gpus", "1", *options, PROFILE, "sleep", "600")
 
 
 def held(engine: PrivateEngine) -> list[str]:
