@@ -325,6 +325,31 @@ def test_a_chosen_name_that_is_taken_is_an_error_and_nothing_stays(
     assert names(client) == ["thesis"]
 
 
+def test_a_box_lives_as_on_docker(gpubox: Gpubox, shell: Any) -> None:
+    gpubox("run", "-d", PROFILE)
+    done = gpubox("enter", NAME, "sh", "-c", "echo kept >/root/note; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"err\n")
+    assert gpubox("enter", NAME, "nvdia-smi").returncode == 127
+    assert gpubox("enter", "-i", NAME, "cat", stdin=b"in").stdout == b"in"
+    for words, told in {
+        ("stop", "-t", "0"): f"{NAME} is stopped\n",
+        ("start",): f"{NAME} runs\n",
+        ("restart", "-t", "0"): f"{NAME} runs, started anew\n",
+    }.items():
+        assert gpubox(*words, NAME).stderr.decode() == told
+    assert b"/ #" in gpubox("logs", NAME).stdout
+    gpubox("stop", "-t", "0", NAME)
+    shell.sendline(f"{gpubox.program} enter; echo left $?")
+    shell.expect_exact("/ # ")
+    shell.sendline("cat /root/no''te; exit 3")
+    shell.expect_exact("kept")
+    shell.expect_exact("left 3")
+    (box,) = json.loads(gpubox("ps", "-a", "--json").stdout)
+    assert (box["state"], box["exit_code"]) == ("exited", 3)
+    assert re.fullmatch(r"stopped .* ago, exit 3", box["status"])
+    assert gpubox("rm", NAME).stderr.decode() == f"{NAME} is removed\n"
+
+
 def test_a_port_is_published_on_loopback_and_answers(
     podman: PrivatePodman, gpubox: Gpubox, client: DockerClient
 ) -> None:
