@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from gpubox import values
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
 
 SHARED, NO_CLAIM = "shared", "none"  # what a box's label says of its claim; else it is exclusive
@@ -68,7 +69,7 @@ def _runs_the_hook(host: Mapping[str, Any]) -> bool:
 
 def _visible(environment: Iterable[str]) -> list[str]:
     """Images of before there was the variable get all GPUs without it."""
-    variables = dict(text.partition("=")[::2] for text in environment)
+    variables = values.variables(environment)
     old = "CUDA_VERSION" in variables and "NVIDIA_REQUIRE_CUDA" not in variables
     return variables.get(VISIBLE, "all" if old else "").split(",")
 

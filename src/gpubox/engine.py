@@ -194,7 +194,7 @@ class Engine:
         return LocalImage(
             id=found["Id"],
             size=int(found.get("Size") or 0),
-            variables=dict(text.partition("=")[::2] for text in said.get("Env") or ()),
+            variables=values.variables(said.get("Env") or ()),
             labels=said.get("Labels") or {},
         )
 
@@ -673,13 +673,13 @@ class Engine:
         """Where a box serves its port (`8888/tcp`), or will once it runs; and its token."""
         with translated(box):
             found = self.api.inspect_container(box)
-        variables = dict(text.partition("=")[::2] for text in found["Config"]["Env"] or ())
-        options = dict(text.partition("=")[::2] for text in found["Config"]["Cmd"] or ())
+        variables = values.variables(found["Config"]["Env"] or ())
+        options = values.variables(found["Config"]["Cmd"] or ())
         ports = (found["NetworkSettings"]["Ports"] or {}, found["HostConfig"]["PortBindings"] or {})
         bound: Mapping[str, str] = next((places[key][0] for places in ports if places.get(key)), {})
         return Served(
             address=bound.get("HostIp") or options.get("--ip", "127.0.0.1"),
-            port=int(bound.get("HostPort") or options.get("--port", 0)),
+            port=int(bound.get("HostPort") or options.get("--port", "0")),
             token=variables.get("JUPYTER_TOKEN", ""),
             published=bool(bound),
         )

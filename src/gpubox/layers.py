@@ -183,7 +183,7 @@ def _expand(text: str, where: str, environ: Mapping[str, str]) -> str:
 # --- which files
 
 
-class Survey(msgspec.Struct):
+class Read(msgspec.Struct):
     """What was read, lowest first; what could not be, and what was found but not trusted."""
 
     layers: list[Layer]
@@ -195,17 +195,17 @@ def layers(
     *, cwd: Path, home: Path, environ: Mapping[str, str], uid: int, file: Path | None = None
 ) -> tuple[list[Layer], list[str]]:
     """All layers, lowest first, and a warning for each file that was found but not trusted."""
-    found = survey(cwd=cwd, home=home, environ=environ, uid=uid, file=file)
+    found = read_all(cwd=cwd, home=home, environ=environ, uid=uid, file=file)
     for error in found.errors:
         raise error
     return found.layers, found.warnings
 
 
-def survey(
+def read_all(
     *, cwd: Path, home: Path, environ: Mapping[str, str], uid: int, file: Path | None = None
-) -> Survey:
+) -> Read:
     """All layers that can be read, and why the others cannot."""
-    found = Survey([_built_in()], [], [])
+    found = Read([_built_in()], [], [])
     try:
         files = [(path, True) for path in _shared_files(home, environ)]
     except GpuboxError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gpubox import claims, docker_words
+from gpubox import claims, docker_words, values
 from gpubox.docker_words import GpuRequest
 from gpubox.holders import holds, without
 from gpubox.plan import BY_PLACE, LABEL, NOTHING_VISIBLE, ORDER, VISIBLE, Facts, Given, given
@@ -60,7 +60,7 @@ def forgotten(found: Said, image: Mapping[str, str]) -> dict[str, Any]:
     An engine adds all that is not said here, so what must not be kept is said empty. `image` are
     the variables of the image that it came from.
     """
-    variables = _variables(found["Config"].get("Env") or ())
+    variables = values.variables(found["Config"].get("Env") or ())
     own = {name: image.get(name, "") for name, text in variables.items() if image.get(name) != text}
     labels = found["Config"].get("Labels") or {}
     return {
@@ -88,7 +88,7 @@ def successor(
     config |= {
         "Image": files,
         "Labels": {**(config.get("Labels") or {}), **claim(new)},
-        "Env": _lines(_environment(_variables(config.get("Env") or ()), new, image)),
+        "Env": _lines(_environment(values.variables(config.get("Env") or ()), new, image)),
     }
     nobody_said = config.get("Hostname") == found["Id"][:_SHORT_ID]
     if nobody_said or str(host.get("NetworkMode")).startswith("container:"):
@@ -165,10 +165,6 @@ def _gpu_requests(host: Said) -> list[Said]:
 
 def _is_tmpfs(mount: Said) -> bool:
     return mount.get("Type") == "tmpfs"
-
-
-def _variables(lines: Iterable[str]) -> dict[str, str]:
-    return dict(line.partition("=")[::2] for line in lines)
 
 
 def _lines(variables: Mapping[str, str]) -> list[str]:

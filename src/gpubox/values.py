@@ -7,7 +7,7 @@ read is a ValueError whose text is the problem in one sentence.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -439,6 +439,11 @@ class Reference(msgspec.Struct, frozen=True):
 _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
 )
+
+
+def variables(lines: Iterable[str]) -> dict[str, str]:
+    """Of `NAME=text` lines, as containers and images list them."""
+    return dict(line.partition("=")[::2] for line in lines)
 
 
 def reference(text: str) -> Reference:

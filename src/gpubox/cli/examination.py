@@ -21,7 +21,7 @@ from gpubox.diagnosis import BoxSeen, Check, DriverSeen, EngineSeen, ImageUse, N
 from gpubox.engine import Engine, connect
 from gpubox.errors import GpuboxError
 from gpubox.gpus import Gpu, Machine
-from gpubox.layers import BUILT_IN, Layer, survey
+from gpubox.layers import BUILT_IN, Layer, read_all
 from gpubox.plan import Caller, EngineFacts, Facts, asked_gpus, backend, is_gated
 from gpubox.profile import Config, Profile
 from gpubox.pull import order
@@ -275,7 +275,7 @@ def _of_profiles(
     this: App, connected: Connected, driver: DriverSeen, questions: Questions
 ) -> Iterator[Check]:
     caller = this.caller
-    found = survey(
+    found = read_all(
         cwd=caller.folder,
         home=caller.home,
         environ=caller.environ,
