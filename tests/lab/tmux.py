@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,16 @@ from lab.waiting import wait_until
 
 SECONDS = 60
 
+# How each shell starts without anybody's settings, and with the prompt that all have here.
+SHELLS = {
+    "bash": ("bash --noprofile --rcfile {}/.zshrc -i", "PS1='[$?]$ '"),
+    "zsh": ("env ZDOTDIR={} zsh -d -i", "bindkey -e; PS1='[%?]$ '"),
+    "fish": (
+        "fish --init-command 'source {}/.zshrc'",
+        "set fish_autosuggestion_enabled 0; function fish_prompt; printf '[%s]$ ' $status; end",
+    ),
+}
+
 
 class Window:
     """Keys go in, and what a person sees comes out. The prompt tells the last exit code.
@@ -20,12 +31,15 @@ class Window:
     `functions` are lines for the shell to begin with.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str], cwd: Path, functions: str) -> None:
+    def __init__(
+        self, folder: Path, env: Mapping[str, str], cwd: Path, functions: str, shell: str
+    ) -> None:
         self._socket, self._env = folder / "tmux", dict(env)
-        rc = folder / "bashrc"
-        rc.write_text(f"PS1='[$?]$ '\n{functions}\n")
-        shell = ("bash", "--noprofile", "--rcfile", str(rc), "-i")
-        self._tmux("new-session", "-d", "-x", "80", "-y", "24", "-c", str(cwd), *shell)
+        command, prompt = SHELLS[shell]
+        # of that name because zsh takes no other
+        (folder / ".zshrc").write_text(f"{prompt}\n{functions}\n")
+        words = shlex.split(command.format(folder))
+        self._tmux("new-session", "-d", "-x", "80", "-y", "24", "-c", str(cwd), *words)
         self._shell = int(self._tmux("display-message", "-p", "#{pane_pid}"))
 
     def _tmux(self, *words: str) -> str:
@@ -76,10 +90,10 @@ class Window:
 
 @contextmanager
 def window(
-    folder: Path, env: Mapping[str, str], cwd: Path, functions: str = ""
+    folder: Path, env: Mapping[str, str], cwd: Path, functions: str = "", shell: str = "bash"
 ) -> Iterator[Window]:
     folder.mkdir()
-    made = Window(folder, env, cwd, functions)
+    made = Window(folder, env, cwd, functions, shell)
     try:
         yield made
     finally:

@@ -55,6 +55,7 @@ ACTING = {
     "layers": "errors",
     "host": "checks errors holders plan",
     "contexts": "errors",
+    "glance": "claims contexts holders",
     "nvml": "errors gpus",
     "nvidia": "cdi diagnosis",
     "hub": "__init__ errors",
@@ -83,9 +84,9 @@ ACTING = {
 }
 CLI = (
     "__init__ again boxes catalog cdi checks cli contexts demands diagnosis engine errors"
-    " faults figures fits foreground gpus holders host hub jupyter launch layers move notebook"
-    " nvidia nvml offers plan ports profile progress pull race recipe remote render settings"
-    " survey terminal translate trial values watching"
+    " faults figures fits foreground glance gpus holders host hub jupyter launch layers move"
+    " notebook nvidia nvml offers plan ports profile progress pull race recipe remote render"
+    " settings survey terminal translate trial values watching"
 )
 
 DOORS = {
@@ -225,6 +226,9 @@ def test_a_module_opens_with_what_passes_through_it(path: Path) -> None:
         ["gpus", "--help"],
         ["move", "--help"],
         ["run", "--dry-run", "--gpus", "none", "cuda8-cudnn5"],
+        ["completion", "bash"],
+        ["completion", "fish", "gpubox run --gpus "],
+        ["completion", "fish", "gpubox move "],
     ],
     ids=" ".join,
 )

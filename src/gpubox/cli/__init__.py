@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from gpubox import __version__
-from gpubox.cli.app import App, Commands
+from gpubox.cli.app import Commands
 from gpubox.errors import GpuboxError, UsageError
 from gpubox.render import Screen
 
@@ -32,8 +32,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 @click.option("-f", "--file", type=click.Path(), help="Read this file instead of gpubox.yaml.")
 @click.option("--verbose", is_flag=True, help="Say more about what is done and why.")
 @click.version_option(__version__, message="gpubox %(version)s")
-@click.pass_context
-def cli(context: click.Context, file: str | None, verbose: bool) -> None:
+def cli(**_: object) -> None:
     """The right deep-learning container on the right GPU, with one word.
 
     \b
@@ -41,7 +40,6 @@ def cli(context: click.Context, file: str | None, verbose: bool) -> None:
       gpubox jupyter --port 8888                   a notebook, and the URL that opens it
       gpubox mount /data/imagenet:/data            a shell that sees the dataset, read-only
     """
-    context.obj = App(file=file, verbose=verbose)
 
 
 def main() -> NoReturn:
@@ -110,6 +108,7 @@ def _runs_box(words: list[str]) -> bool:
 
 
 def _lower(text: str) -> str:
+    text = " ".join(text.split())
     return text[:1].lower() + text[1:].rstrip(".")
 
 

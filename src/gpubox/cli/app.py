@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.render import Screen
@@ -38,7 +39,12 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "GPUs": {"gpus": "gpus", "move": "move"},
     "Images": {"images": "images", "pull": "pull", "build": "build"},
-    "Settings": {"profiles": "profiles", "datasets": "datasets", "init": "profiles"},
+    "Settings": {
+        "profiles": "profiles",
+        "datasets": "datasets",
+        "init": "profiles",
+        "completion": "completion",
+    },
     "Trouble": {"doctor": "doctor"},
 }
 
@@ -61,6 +67,7 @@ HELP = {
     "profiles": "The profiles that there are, or all that one says.",
     "datasets": "The folders that have a name, and whether you may read them.",
     "init": "Write a gpubox.yaml to start from.",
+    "completion": "The script that completes gpubox in your shell.",
     "doctor": "What is wrong on this machine, and what to do about it.",
 }
 
@@ -101,7 +108,7 @@ class App:
             home=caller.home,
             environ=caller.environ,
             uid=caller.uid,
-            file=Path(self.file) if self.file else None,
+            file=Path(self.file).expanduser() if self.file else None,
         )
         for warning in warnings:
             self.screen.warn(warning)
@@ -195,10 +202,14 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def _nearest(self, ctx: click.Context, name: str) -> str:
-        this = App(file=ctx.params.get("file"), verbose=False)
-        if name in this.config.names():
+        if name in app(ctx).config.names():
             return f"it is a profile: gpubox run {name}"
         return did_you_mean(name, self.list_commands(ctx))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # click would load every command for its help
+        names = [CompletionItem(name, help=HELP[name]) for name in self.list_commands(ctx)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, section in SECTIONS.items():
@@ -207,21 +218,28 @@ class Commands(click.Group):
 
 
 def app(context: click.Context) -> App:
-    """The App of this call."""
-    found = context.find_object(App)
-    assert found is not None
-    return found
+    """The App of this call, also where a line is only completed and no command is called."""
+    root = context.find_root()
+    root.obj = root.obj or App(**root.params)
+    assert isinstance(root.obj, App)
+    return root.obj
 
 
 def settings_options() -> Iterator[click.Option]:
     """An option for every setting that has a flag, made from the one table."""
+    from gpubox.cli.candidates import OF_SETTINGS
     from gpubox.settings import SETTINGS
 
     for setting in SETTINGS:
         if setting.flag:
             names = [setting.key, setting.flag, *([setting.short] if setting.short else [])]
             names += ["--net"] if setting.key == "network_mode" else []
-            yield click.Option(names, help=_sentence(setting.help), **_kind(setting))
+            yield click.Option(
+                names,
+                help=_sentence(setting.help),
+                shell_complete=OF_SETTINGS.get(setting.key),
+                **_kind(setting),
+            )
 
 
 def _kind(setting: Any) -> dict[str, Any]:

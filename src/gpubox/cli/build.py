@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpubox import recipe
+from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import EngineError, UsageError, did_you_mean
 
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
 
 
 @click.command("build")
-@click.argument("word", metavar="PROFILE|IMAGE")
+@click.argument("word", metavar="PROFILE|IMAGE", shell_complete=candidates.profiles)
 @click.option("--print", "show", is_flag=True, help="Print the Dockerfile; needs no engine.")
-@click.option("--base", metavar="IMAGE", help="Start from this image instead of Ubuntu's.")
+@click.option(
+    "--base",
+    metavar="IMAGE",
+    shell_complete=candidates.images,
+    help="Start from this image instead of Ubuntu's.",
+)
 @click.option(
     "--apt-mirror",
     metavar="URL",

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from gpubox.boxes import Box, meant
+from gpubox.cli import candidates
 from gpubox.errors import GpuboxError, UsageError
 
 if TYPE_CHECKING:
     from gpubox.cli.app import App
     from gpubox.engine import Engine
 
-BOX = click.Argument(["name"], metavar="BOX")
-BOXES = click.Argument(["names"], nargs=-1, metavar="BOX...")
+BOX = click.Argument(["name"], metavar="BOX", shell_complete=candidates.my_boxes)
+BOXES = click.Argument(["names"], nargs=-1, metavar="BOX...", shell_complete=candidates.my_boxes)
 OWNER = click.Option(["--owner"], metavar="NAME", help="Whose box it is, if it is not yours.")
 _SHOWN = 8  # names in a hint
 

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from gpubox.boxes import KILLED, Box, meant, out_of_memory, way_back
+from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.cli.chosen import OWNER
 from gpubox.cli.words import DASHES, WAIT, BoxCommand, patience
@@ -230,6 +232,14 @@ def _leave(app: App, engine: Engine, box: Box, outcome: Outcome) -> int:
     return outcome.exit_code
 
 
+def _next_word(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """BOX, and behind it what COMMAND may be about."""
+    command = context.params.get("words") or context.meta[DASHES]
+    return (candidates.files if command else candidates.my_boxes)(context, parameter, incomplete)
+
+
 enter_command = BoxCommand(
     "enter",
     callback=lambda **parameters: enter(app(click.get_current_context()), parameters),
@@ -240,7 +250,13 @@ enter_command = BoxCommand(
     this folder, or else your latest; with a COMMAND and no BOX write: gpubox enter -- COMMAND.
     """,
     params=[
-        click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar="[BOX] [COMMAND]..."),
+        click.Argument(
+            ["words"],
+            nargs=-1,
+            type=click.UNPROCESSED,
+            metavar="[BOX] [COMMAND]...",
+            shell_complete=_next_word,
+        ),
         *_OPTIONS,
     ],
 )

@@ -180,7 +180,7 @@ def _row(holding: Holding) -> dict[str, str]:
     return {
         "GPU": device.index,
         "UUID": device.uuid[:SHORT_UUID],
-        "MODEL": _model(device),
+        "MODEL": model(device),
         "MEMORY": f"{used}/{device.memory / _GIB:.1f} GiB" if device.memory else "",
         "UTIL": "" if device.utilization is None else f"{device.utilization}%",
         "TEMP": "" if device.temperature is None else f"{device.temperature}C",
@@ -190,7 +190,7 @@ def _row(holding: Holding) -> dict[str, str]:
     }
 
 
-def _model(device: Device) -> str:
+def model(device: Device) -> str:
     """As people call it: their maker is every GPU's here."""
     name, mig, instance = device.name.removeprefix("NVIDIA ").partition(" MIG ")
     return f"  MIG {instance}" if mig else f"{name} (MIG)" if device.divided else name

@@ -9,6 +9,7 @@ import click
 from msgspec.structs import asdict
 
 from gpubox import render
+from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
 from gpubox.figures import size_text
@@ -24,7 +25,12 @@ _LONGEST = 44  # characters: NVIDIA's own names, which are there to be copied
 @click.command("images")
 @click.argument("filter", nargs=-1)
 @click.option("-a", "--all", "everything", is_flag=True, help="Every tag that there is or was.")
-@click.option("--remote", metavar="TAG", help="Ask the registry now: is it there, how large is it?")
+@click.option(
+    "--remote",
+    metavar="TAG",
+    shell_complete=candidates.profiles_or_images,
+    help="Ask the registry now: is it there, how large is it?",
+)
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
 @click.pass_context
 def images_command(

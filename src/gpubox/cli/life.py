@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.cli.chosen import BOXES, OWNER, chosen
 from gpubox.cli.words import WAIT, patience
@@ -29,7 +30,12 @@ _TIME = click.Option(
     metavar="SECONDS",
     help="For it to end by itself (10, unless its image says otherwise); then it is killed.",
 )
-_PROFILE = click.Option(["--profile"], metavar="NAME", help="All that run of this profile.")
+_PROFILE = click.Option(
+    ["--profile"],
+    metavar="NAME",
+    shell_complete=candidates.profiles,
+    help="All that run of this profile.",
+)
 _FORCE = click.Option(["-f", "--force"], is_flag=True, help="Although it runs; yours only.")
 
 

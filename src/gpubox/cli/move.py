@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
+from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.cli.chosen import BOX, OWNER, chosen
 from gpubox.cli.words import SHARE, WAIT, patience
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 
 
 GPUS = click.Option(
-    ["--gpus"], required=True, metavar="GPUS", help="All, none, a number, or exact ones."
+    ["--gpus"],
+    required=True,
+    metavar="GPUS",
+    shell_complete=candidates.gpus,
+    help="All, none, a number, or exact ones.",
 )
 
 

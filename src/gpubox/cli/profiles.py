@@ -9,6 +9,7 @@ import click
 
 import gpubox
 from gpubox import render
+from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
 from gpubox.layers import PROJECT_FILE
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("profiles")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=candidates.profiles)
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
 @click.pass_context
 def profiles_command(context: click.Context, name: str | None, as_json: bool) -> int:

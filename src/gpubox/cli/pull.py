@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpubox.checks import OF_IMAGES
+from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError
 from gpubox.render import Screen
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 
 @click.command("pull")
-@click.argument("words", nargs=-1, metavar="[PROFILE|IMAGE]...")
+@click.argument(
+    "words",
+    nargs=-1,
+    metavar="[PROFILE|IMAGE]...",
+    shell_complete=candidates.profiles_or_images,
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only the names of the images.")
 @click.option(
     "--ignore",

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from gpubox.checks import IGNORABLE
+from gpubox.cli import candidates
 from gpubox.cli.app import App, app, flags, settings_options
 from gpubox.errors import UsageError, did_you_mean
 
@@ -47,6 +49,11 @@ class BoxCommand(click.Command):
         ctx.meta[DASHES] = bool(options) and options[-1] == "--"
         return super().parse_args(ctx, args)
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """All of them; of a line that is completed only the words, once the options are over."""
+        params = super().get_params(ctx)
+        return [it for it in params if it.name == "words"] if _is_command_next(ctx) else params
+
     def leading_options(self, ctx: click.Context, args: Sequence[str]) -> Sequence[str]:
         """As `options_of`; what a published line may say and a box does not take is explained."""
         try:
@@ -62,6 +69,25 @@ class BoxCommand(click.Command):
         parsed, _, _ = self.make_parser(ctx).parse_args(list(args))
         words = parsed.get("words")
         return args[: len(args) - len(words)] if isinstance(words, tuple) else args
+
+
+def _is_command_next(ctx: click.Context) -> bool:
+    """Whether PROFILE, or a `--` in its place, stands in a line that is completed."""
+    words = ctx.params.get("words") if ctx.resilient_parsing else None
+    if words is None:
+        return False
+    return bool(ctx.meta[DASHES] or words[len(ctx.meta.get(SPECS, ())) :])
+
+
+def _next_word(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """PROFILE; before it `mount`'s SPECs, and behind it what COMMAND may be about."""
+    here = (ctx, param, incomplete)
+    if _is_command_next(ctx):
+        return [] if ctx.info_name == "jupyter" else candidates.files(*here)
+    if ctx.info_name != "mount":
+        return candidates.profiles_or_images(*here)
+    profiles = candidates.profiles_or_images(*here) if ctx.meta[SPECS] else []
+    return [*candidates.specs(*here), *profiles]
 
 
 def patience(wait: bool, wait_for: float | None) -> float:
@@ -133,7 +159,13 @@ def command(
         callback=call,
         help=help,
         params=[
-            click.Argument(["words"], nargs=-1, type=click.UNPROCESSED, metavar=_WORDS[name]),
+            click.Argument(
+                ["words"],
+                nargs=-1,
+                type=click.UNPROCESSED,
+                metavar=_WORDS[name],
+                shell_complete=_next_word,
+            ),
             *extra,
             *_OWN,
             *settings_options(),

@@ -1,0 +1,154 @@
+"""What may stand in a place of the command line: profiles, boxes, GPUs, datasets, paths.
+
+Each is a `shell_complete` of click's, for the parameter that takes it. What does not begin as what
+was typed is left out later, by `completion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+from msgspec.structs import replace
+
+from gpubox.cli.app import App, app
+from gpubox.errors import GpuboxError
+
+if TYPE_CHECKING:
+    from gpubox.gpus import Device
+
+Candidates = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def my_boxes(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Of the caller, or of the --owner that was typed; where none of these fits, everybody's.
+
+    Those that were typed already are left out.
+    """
+    from gpubox import glance
+
+    this, typed = app(context), context.params.get(str(parameter.name)) or ()
+    owner = context.params.get("owner") or this.caller.name
+    fitting = [
+        box
+        for box in glance.boxes(this.endpoint, stopped=True)
+        if box.name.startswith(incomplete) and box.name not in typed
+    ]
+    own = [box for box in fitting if box.owner == owner]
+    return [
+        CompletionItem(box.name, help=_state(box.state) + ("" if own else f", {box.owner}'s"))
+        for box in own or fitting
+    ]
+
+
+def _state(state: str) -> str:
+    return "stopped" if state == "exited" else state
+
+
+def profiles(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    this = app(context)
+    fitting = [name for name in this.config.names() if name.startswith(incomplete)]
+    return [CompletionItem(name, help=_meaning(this, name)) for name in fitting]
+
+
+def _meaning(this: App, name: str) -> str:
+    """What a profile is for, or its image; of one that is wrong nothing: to run it will say why."""
+    with suppress(GpuboxError):
+        profile = this.config.profile(name)
+        return profile.description or profile.image
+    return ""
+
+
+def images(context: click.Context, _: click.Parameter, __: str) -> list[CompletionItem]:
+    """Those that the engine has."""
+    from gpubox import glance
+
+    return [CompletionItem(name) for name in glance.images(app(context).endpoint)]
+
+
+def profiles_or_images(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Images where no profile fits: to ask the engine takes its time, and they are many."""
+    here = (context, parameter, incomplete)
+    return profiles(*here) or images(*here)
+
+
+def gpus(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """By index; by UUID where one is begun. Those that stand before a comma are left out."""
+    head, comma, last = incomplete.rpartition(",")
+    by_uuid = last[:1] in ("G", "M")
+    named = head.removeprefix("device=").split(",")
+    before = head + comma if comma else "" if by_uuid else "device="
+    keys = {
+        device.uuid if by_uuid else device.index: meaning for device, meaning in _gpus(app(context))
+    }
+    words = {} if comma else {"all": "all GPUs", "none": "no GPU"}
+    words |= {before + key: meaning for key, meaning in keys.items() if key and key not in named}
+    return [CompletionItem(word, help=meaning) for word, meaning in words.items()]
+
+
+def _gpus(this: App) -> Iterator[tuple[Device, str]]:
+    """Each with its model, and the owner of the box that has it; none where they are not seen."""
+    from gpubox import glance, holders, nvml
+    from gpubox.cli.gpus import model
+
+    with suppress(GpuboxError):
+        if not this.endpoint.local:
+            return
+        devices = [replace(device, processes=None) for device in nvml.devices()]
+        boxes = glance.boxes(this.endpoint, stopped=False)
+        for it in holders.join(devices, boxes, {}, this.caller.name):
+            held = f", {holders.sentence(it)}" if it.holders else ""
+            if not it.device.trouble:
+                yield it.device, model(it.device).strip() + held
+
+
+def datasets(context: click.Context, _: click.Parameter, __: str) -> list[CompletionItem]:
+    named = app(context).config.datasets()
+    return [CompletionItem(name, help=item.value.source) for name, item in named.items()]
+
+
+def folders(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Host folders, up to the colon that a path in the box follows."""
+    return [] if ":" in incomplete else [CompletionItem(incomplete, type="dir")]
+
+
+def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+def specs(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """What `mount` mounts."""
+    here = (context, parameter, incomplete)
+    return [*datasets(*here), *folders(*here)]
+
+
+def _variables(context: click.Context, _: click.Parameter, __: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in sorted(app(context).caller.environ)]
+
+
+def _one_of(*words: str) -> Candidates:
+    return lambda *_: [CompletionItem(word) for word in words]
+
+
+OF_SETTINGS: Mapping[str, Candidates] = {
+    "gpus": gpus,
+    "datasets": datasets,
+    "volumes": folders,
+    "workspace": folders,
+    "env_file": files,
+    "devices": files,
+    "environment": _variables,
+    "user": _one_of("host"),
+    "ipc": _one_of("private", "shareable", "host"),
+    "network_mode": _one_of("bridge", "none", "host"),
+    "restart": _one_of("no", "always", "unless-stopped", "on-failure"),
+}
