@@ -63,7 +63,8 @@ def meant(word: str, boxes: Sequence[Box], me: str, owner: str | None = None) ->
     if named and named[0].owner == (owner or me):
         return named[0]
     mine = [box for box in boxes if box.owner == me]
-    begun = [box for box in mine if box.name.startswith(word)] if not (named or owner) else []
+    shortened = word and not (named or owner)
+    begun = [box for box in mine if shortened and box.name.startswith(word)]
     if len(begun) == 1:
         return begun[0]
     if named:

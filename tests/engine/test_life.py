@@ -285,6 +285,11 @@ def test_a_command_in_a_box_is_what_it_was_typed_and_ends_as_it_does(
     assert code == 127
     assert f"there is no program 'nvdia-smi' in {STAND_IN}" in err
     assert said("enter", BOX, "/etc/passwd")[0] == 126
+    code, _, err = said("enter", "-u", "nosuch", BOX, "id")
+    assert (code, "nosuch" in err.splitlines()[-2]) == (125, True), err
+    code, out, _ = said("enter", "-e", "LANG", "-e", "UNSET", BOX, "env")
+    assert "LANG=C.UTF-8\n" in out
+    assert "UNSET" not in out
     code, _, err = said("enter", "nvidia-smi", "-L")
     assert (code, err.splitlines()) == (
         125,

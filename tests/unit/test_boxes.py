@@ -53,6 +53,7 @@ def test_a_box_of_mine_is_meant_by_its_name_a_beginning_or_its_id(word: str, nam
         ("cuda8-anna", "bob", "cuda8-anna is anna's box", "--owner"),
         ("xyz", None, "no box 'xyz'", "there is: cuda8-anna, pytorch-anna, pytorch-anna-2"),
         ("xyz", "carl", "no box 'xyz'", "gpubox ps -a lists them"),
+        ("", None, "no box ''", "there is"),
         ("000", None, "no box '000'", "there is"),  # too little of an id
     ],
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 _SHELL = ("sh", "-c", 'exec "$(command -v bash || command -v sh)"')
 
-_NOT_RUN = "exec failed"  # what the engine says in place of a program
+# What the engine says in place of a program.
+_NOT_RUN = re.compile("OCI runtime exec failed|unable to find user")
 
 _OPTIONS = [
     click.Option(["-u", "--user"], default="", metavar="USER", help="As whom, if not as the box."),
@@ -192,7 +194,7 @@ def _beside(
         stdin=tty or parameters["interactive"],
         user=_user(app.caller, parameters["user"]),
         folder=parameters["workdir"],
-        variables=parameters["env"],
+        variables=tuple(_variables(app.caller, parameters["env"])),
     )
     keys = foreground.detach_keys(engine)
     if not command and box.kind == "shell":
@@ -203,7 +205,7 @@ def _beside(
     with Signals() as signals:
         process = foreground.beside(engine, box.id, box.image, wanted, signals)
         outcome = foreground.accompany(process, signals, tty=tty, stdin=wanted.stdin, keys=keys)
-    if outcome.exit_code in (126, 127) and _NOT_RUN in outcome.last_words:
+    if outcome.exit_code in (126, 127) and _NOT_RUN.search(outcome.last_words):
         raise explain(outcome.last_words, box.image)
     if outcome.runs_on and sys.stderr.isatty():
         app.screen.say("")
@@ -215,6 +217,14 @@ def _beside(
 
 def _example(box: Box) -> str:
     return f"gpubox enter {box.name} nvidia-smi"
+
+
+def _variables(caller: Caller, texts: Sequence[str]) -> Iterator[str]:
+    """A NAME alone takes the caller's value, or is left out."""
+    for text in texts:
+        name, equals, _ = text.partition("=")
+        if equals or name in caller.environ:
+            yield text if equals else f"{name}={caller.environ[name]}"
 
 
 def _user(caller: Caller, user: str) -> str:
