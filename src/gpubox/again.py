@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from gpubox import claims, faults
+from gpubox import faults
 from gpubox.boxes import Box
 from gpubox.contest import Claim
 from gpubox.errors import EngineError
@@ -21,7 +21,6 @@ from gpubox.pick import NotFree
 from gpubox.plan import Facts
 from gpubox.ports import port_holder
 from gpubox.race import Lost, Race, Ticket
-from gpubox.values import NO_GPUS
 
 T = TypeVar("T")
 
@@ -47,7 +46,7 @@ class Again(msgspec.Struct, frozen=True):
     def begin(self, box: Box, begun: Callable[[], T]) -> T:
         """What `begun` gives, which starts the box, as soon as its GPUs are its own."""
         try:
-            if not claims_gpus(box):
+            if not box.claims_gpus:
                 return begun()
             decided = partial(self._begin, box, begun)
             return self.race.when_free(decided, self.facts)[0]
@@ -105,8 +104,3 @@ class Again(msgspec.Struct, frozen=True):
             f" {port_holder(engine, ports[0]) or 'another program'}",
             "gpubox jupyter --new takes another" if box.kind == "jupyter" else "",
         )
-
-
-def claims_gpus(box: Box) -> bool:
-    """Whether others must not have its GPUs while it runs."""
-    return claims.of_label(box.gpus) != NO_GPUS and box.claim != claims.NO_CLAIM

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from gpubox import claims
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
+from gpubox.values import NO_GPUS
 
 ALIVE = ("running", "paused", "restarting")
 KILLED = 137  # by SIGKILL: the kernel's, for want of memory, or somebody's
@@ -43,6 +45,11 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def alive(self) -> bool:
         return self.state in ALIVE
+
+    @property
+    def claims_gpus(self) -> bool:
+        """Whether others must not have its GPUs while it runs."""
+        return claims.of_label(self.gpus) != NO_GPUS and self.claim != claims.NO_CLAIM
 
     @property
     def exit_code(self) -> int | None:

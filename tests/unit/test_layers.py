@@ -35,7 +35,7 @@ PURE = {
     "offers": "catalog demands fits gpus",
     "recipe": "catalog errors values",
     "faults": "errors",
-    "boxes": "errors",
+    "boxes": "claims errors values",
     "docker_words": "errors values",
     "settings": "catalog docker_words errors layers values",
     "profile": "catalog errors layers settings values",

@@ -6,7 +6,7 @@ Each is made when first asked for, so that `--help` costs nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
+from msgspec.structs import replace
 
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.render import Screen
 
 if TYPE_CHECKING:
+    from gpubox.boxes import Box
     from gpubox.contexts import Endpoint
     from gpubox.engine import Engine
     from gpubox.gpus import Machine
@@ -162,11 +164,14 @@ class App:
         survey = Survey(engine, self.caller.name)
         return Race(engine, survey, self.screen, time.monotonic() + patience)
 
-    def surveyed(self, race: Race) -> Facts:
-        """Who has which GPU now."""
+    def surveyed(self, race: Race, boxes: Sequence[Box] | None = None) -> Facts:
+        """Who has which GPU now; not asked for `boxes` of which none claims any."""
         from gpubox.plan import Facts
 
-        return race.survey.of(Facts(caller=self.caller, machine=self.machine, unseen=self.unseen))
+        facts = Facts(caller=self.caller)
+        if boxes is not None and not any(box.claims_gpus for box in boxes):
+            return facts
+        return race.survey.of(replace(facts, machine=self.machine, unseen=self.unseen))
 
     def connect_or_why(self) -> Engine | GpuboxError:
         """The engine, or why there is none, for who can do without."""

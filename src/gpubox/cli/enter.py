@@ -113,7 +113,7 @@ def _come_back(app: App, engine: Engine, box: Box, seconds: float) -> int:
             f"gpubox start {box.name}, then gpubox enter {box.name} COMMAND",
         )
     keys, race = foreground.detach_keys(engine), app.race(engine, seconds)
-    facts = app.surveyed(race)
+    facts = app.surveyed(race, [box])
     with Signals() as signals:
 
         def begun() -> Process:

@@ -153,7 +153,7 @@ def _again(wish: Wish, request: Request, launch: Launch, box: Box) -> Server:
     engine = launch.engine
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"starting {box.name} again; --new makes another")
-    facts = request.app.surveyed(launch.race)
+    facts = request.app.surveyed(launch.race, [box])
     with Signals() as signals:
         Again(launch.race.heeding(signals), facts, _OTHER).start(box)
     with _stopped_on_failure(engine, box.id):
