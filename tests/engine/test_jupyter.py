@@ -318,7 +318,7 @@ def test_a_whole_home_as_workspace_is_warned_of(
     file = gpubox_lab.cwd / "gpubox.yaml"
     done = gpubox_lab("-f", file, "jupyter", "-d", cwd=gpubox_lab.home)
     assert url_of(done)
-    assert f"warning: the workspace is all of {gpubox_lab.home}," in done.stderr.decode()
+    assert f"\nthe workspace is all of {gpubox_lab.home}," in done.stderr.decode()
 
 
 def test_an_image_without_jupyter_is_told_and_nothing_stays(

@@ -23,7 +23,8 @@ from gpubox.faults import (
 )
 from gpubox.streams import SocketStream
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
+BEGIN, END = "<!-- faults -->\n", "<!-- /faults -->\n"
 
 _RUNC = "OCI runtime create failed: runc create failed: unable to start container process: "
 OLD = f"failed to create shim task: {_RUNC}"
@@ -627,8 +628,28 @@ def test_what_a_new_plan_can_mend_is_told_apart() -> None:
     assert sum(map(is_name_taken, texts)) == 2
 
 
-def test_the_readmes_troubles_are_ones_that_gpubox_says() -> None:
-    table = README.read_text("utf-8").partition("| gpubox says | do |\n|---|---|\n")[2]
+def test_the_texts_of_the_troubleshooting_page_are_explained_there_as_gpubox_does(
+    request: pytest.FixtureRequest,
+) -> None:
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    found, _, after = rest.partition(END)
+    head, texts = found.splitlines()[:2], re.findall(r"^\| `(.+?)` \|", found, re.MULTILINE)
+    rows = [f"| `{text}` | {it.problem} | {it.hint} |" for text in texts if (it := _met(text))]
+    table = "".join(f"{line}\n" for line in (*head, *rows))
+    if request.config.getoption("--update-snapshots"):
+        PAGE.write_text(f"{before}{BEGIN}{table}{END}{after}", "utf-8")
+        return
+    assert len(rows) >= 10
+    assert found == table, "pytest --update-snapshots writes it"
+
+
+def _met(text: str) -> faults.EngineSaid | None:
+    said = explain(text, "IMAGE")
+    return None if said.problem.startswith("the engine says") else said
+
+
+def test_the_troubles_of_that_page_are_ones_that_gpubox_says() -> None:
+    table = PAGE.read_text("utf-8").partition("| gpubox says | do |\n|---|---|\n")[2]
     rows = [
         line.split(" | ")[0].removeprefix("| ") for line in table.partition("\n\n")[0].split("\n")
     ]

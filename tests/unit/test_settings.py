@@ -1,4 +1,4 @@
-"""The table of settings against what is made from it: options, README, the keys of the design."""
+"""The table of settings against what is made from it: options, its page, the design's keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpubox.plan import Plan
 from gpubox.profile import Profile
 from gpubox.settings import SETTINGS, Setting
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
 
 KEYS = (
@@ -61,11 +61,11 @@ def table() -> str:
     return "".join(f"{row}\n" for row in ["| key | flag | meaning |", "|---|---|---|", *rows])
 
 
-def test_the_readme_lists_every_setting(request: pytest.FixtureRequest) -> None:
-    before, _, rest = README.read_text("utf-8").partition(BEGIN)
+def test_the_reference_lists_every_setting(request: pytest.FixtureRequest) -> None:
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     found, _, after = rest.partition(END)
     if request.config.getoption("--update-snapshots"):
-        README.write_text(f"{before}{BEGIN}{table()}{END}{after}", "utf-8")
+        PAGE.write_text(f"{before}{BEGIN}{table()}{END}{after}", "utf-8")
         return
     assert found == table(), "pytest --update-snapshots writes it"
 

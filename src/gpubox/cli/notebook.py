@@ -192,7 +192,7 @@ def _made(request: Request, launch: Launch, facts: Facts) -> Server:
         if not plan.port_by_caller and port != notebook.PORT:
             screen.say(f"port {notebook.PORT} is taken: Jupyter is on {port}")
         for note in plan.notes:
-            screen.warn(note)
+            screen.say(note)
         return server
 
 
