@@ -1,6 +1,6 @@
-"""One value, said twice: as docker-py's keyword arguments and as words of `docker run`.
+"""One value, said three times: to docker-py, as words of `docker run`, and in a Compose file.
 
-The two tongues stand side by side here and nowhere else. Pure; plain data only, so that neither
+The three tongues stand side by side here and nowhere else. Pure; plain data only, so that neither
 docker-py nor an engine is needed to say anything.
 """
 
@@ -18,6 +18,7 @@ from gpubox import values
 from gpubox.errors import GpuboxError
 
 Words = list[str]
+Service = dict[str, Any]
 
 
 class Arguments(msgspec.Struct, frozen=True):
@@ -31,24 +32,36 @@ class Arguments(msgspec.Struct, frozen=True):
 
 
 class Say(NamedTuple):
-    """How one setting is said: to docker-py, and to `docker run`, an option with its value each."""
+    """How one setting is said: to docker-py, to `docker run`, an option with its value each, and
+    to Compose, as keys of a service."""
 
     api: Callable[[Any], Arguments]
     line: Callable[[Any], list[Words]]
+    compose: Callable[[Any], Service]
 
 
 def option(
-    flag: str, keyword: str, *, api: Callable[[Any], Any] = lambda v: v, text: Any = str
+    flag: str,
+    keyword: str,
+    *,
+    api: Callable[[Any], Any] = lambda v: v,
+    text: Any = str,
+    key: str = "",
 ) -> Say:
-    """A setting with one value, one keyword and one flag."""
-    return Say(lambda value: Arguments({keyword: api(value)}), lambda value: [[flag, text(value)]])
-
-
-def each(flag: str, keyword: str, *, api: Callable[[Any], Any], text: Any = str) -> Say:
-    """A list, with the flag repeated."""
+    """A setting with one value, one keyword and one flag; `key` is Compose's where it differs."""
     return Say(
-        lambda items: Arguments({keyword: [api(item) for item in items]}),
-        lambda items: [[flag, text(item)] for item in items],
+        lambda value: Arguments({keyword: api(value)}),
+        lambda value: [[flag, text(value)]],
+        lambda value: {key or keyword: text(value)},
+    )
+
+
+def each(flag: str, keyword: str) -> Say:
+    """A list of texts, with the flag repeated."""
+    return Say(
+        lambda items: Arguments({keyword: list(items)}),
+        lambda items: [[flag, item] for item in items],
+        lambda items: {keyword: list(items)},
     )
 
 
@@ -97,7 +110,25 @@ def _mounts_api(mounts: Sequence[values.Mount]) -> Arguments:
     return Arguments({"mounts": plain} if plain else {}, {"Binds": binds} if binds else {})
 
 
-mounts = Say(_mounts_api, lambda items: [_mount_line(item) for item in items])
+def _mount_compose(mount: values.Mount) -> Any:
+    if mount.relabels:  # only short, or Compose would make a folder that is not there
+        return str(mount)
+    said: dict[str, Any] = {"type": "bind" if mount.bind else "volume"}
+    said |= {"source": mount.source} if mount.source else {}
+    said |= {"target": mount.target}
+    said |= {"read_only": True} if mount.read_only else {}
+    said |= {"consistency": mount.consistency} if mount.consistency else {}
+    if mount.bind:
+        said["bind"] = {"create_host_path": False}
+        said["bind"] |= {"propagation": mount.propagation} if mount.propagation else {}
+    return said | ({"volume": {"nocopy": True}} if mount.nocopy else {})
+
+
+mounts = Say(
+    _mounts_api,
+    lambda items: [_mount_line(item) for item in items],
+    lambda items: {"volumes": [_mount_compose(item) for item in items]},
+)
 
 
 # --- ports
@@ -111,7 +142,11 @@ def _ports_api(items: Sequence[values.Port]) -> Arguments:
     return Arguments({"ports": bindings})
 
 
-ports = Say(_ports_api, lambda items: [["-p", str(item)] for item in items])
+ports = Say(
+    _ports_api,
+    lambda items: [["-p", str(item)] for item in items],
+    lambda items: {"ports": [str(item) for item in items]},
+)
 
 
 # --- environment
@@ -135,6 +170,7 @@ class Variable(NamedTuple):
 environment = Say(
     lambda items: Arguments({"environment": [f"{item.name}={item.value}" for item in items]}),
     lambda items: [["-e", str(item)] for item in items],
+    lambda items: {"environment": [str(item) for item in items]},
 )
 
 
@@ -148,6 +184,8 @@ class EnvFile(NamedTuple):
 env_files = Say(
     lambda files: Arguments({"environment": [text for file in files for text in file.variables]}),
     lambda files: [["--env-file", file.path] for file in files],
+    # raw: as `docker run` reads them, for Compose's own language has quotes and variables
+    lambda files: {"env_file": [{"path": file.path, "format": "raw"} for file in files]},
 )
 
 
@@ -175,7 +213,9 @@ def _security_opt_api(options: Sequence[SecurityOption]) -> Arguments:
 
 SYSTEM_PATHS = "systempaths=unconfined"
 security_opt = Say(
-    _security_opt_api, lambda options: [["--security-opt", option.text] for option in options]
+    _security_opt_api,
+    lambda options: [["--security-opt", option.text] for option in options],
+    lambda options: {"security_opt": [option.text for option in options]},
 )
 
 
@@ -219,7 +259,17 @@ def _gpus_line(request: GpuRequest) -> list[Words]:
     return [["--gpus", _comma_separated([wanted])]]
 
 
-gpus = Say(_gpus_api, _gpus_line)
+def _gpus_compose(request: GpuRequest) -> Service:
+    if request.gpus == values.NO_GPUS:
+        return {}
+    if request.backend == "cdi":
+        return {"devices": request.cdi_names}
+    ids, count = list(request.gpus.ids), "all" if request.gpus.all else request.gpus.count
+    wanted = {"capabilities": ["gpu"]} | ({"device_ids": ids} if ids else {"count": count})
+    return {"deploy": {"resources": {"reservations": {"devices": [wanted]}}}}
+
+
+gpus = Say(_gpus_api, _gpus_line, _gpus_compose)
 
 
 # --- devices
@@ -242,16 +292,27 @@ def _devices_api(items: Sequence[values.Device]) -> Arguments:
     return Arguments(said)
 
 
-devices = Say(_devices_api, lambda items: [["--device", str(item)] for item in items])
+devices = Say(
+    _devices_api,
+    lambda items: [["--device", str(item)] for item in items],
+    lambda items: {"devices": [str(item) for item in items]},
+)
 
 
 # --- the rest
 
 
-ulimits = each(
-    "--ulimit",
-    "ulimits",
-    api=lambda item: {"Name": item.name, "Soft": item.soft, "Hard": item.hard},
+entrypoint = Say(
+    lambda items: Arguments({"entrypoint": list(items)}),
+    lambda items: [["--entrypoint", "".join(items[:1])]],
+    lambda items: {"entrypoint": list(items)},
+)
+ulimits = Say(
+    lambda items: Arguments(
+        {"ulimits": [{"Name": it.name, "Soft": it.soft, "Hard": it.hard} for it in items]}
+    ),
+    lambda items: [["--ulimit", str(item)] for item in items],
+    lambda items: {"ulimits": {it.name: {"soft": it.soft, "hard": it.hard} for it in items}},
 )
 
 
@@ -260,20 +321,33 @@ def _restart_api(text: str) -> dict[str, Any]:
     return {"Name": name, "MaximumRetryCount": int(times or 0)}
 
 
-restart = option("--restart", "restart_policy", api=_restart_api)
+restart = option("--restart", "restart_policy", api=_restart_api, key="restart")
 
 init = Say(
     lambda value: Arguments({"init": value}),
     lambda value: [["--init" if value else "--init=false"]],
+    lambda value: {"init": value},
 )
 remove = Say(
     lambda value: Arguments({"auto_remove": True} if value else {}),
     lambda value: [["--rm"]] if value else [],
+    lambda _: {},  # a service is what `docker compose down` removes
 )
 labels = Say(
     lambda items: Arguments({"labels": dict(items)}),
     lambda items: [["--label", f"{key}={text}" if text else key] for key, text in items],
+    # in a list, for in a mapping Compose takes names like x-y for extensions of the file
+    lambda items: {"labels": [f"{key}={text}" for key, text in items]},
 )
+
+
+def service(parts: Iterable[Service]) -> Service:
+    """All keys together; what two settings add to, as to `devices`, is a list."""
+    whole: Service = {}
+    for part in parts:
+        for key, value in part.items():
+            whole[key] = whole[key] + value if key in whole else value
+    return whole
 
 
 def merged(parts: Iterable[Arguments]) -> Arguments:

@@ -132,6 +132,27 @@ class _Reader:
         return {**merged, **found}
 
 
+# --- writing YAML
+
+# What every reader takes for a text as it stands, be its YAML 1.1 or 1.2.
+_PLAIN = re.compile(r"(?:[A-Za-z/]|\.(?!\d))[\w./@+=-]*(?::[\w./@+=-]+)*", re.ASCII)
+
+
+def write(document: Mapping[str, Any]) -> str:
+    """The document as YAML; texts that might be read as something else stand in quotes."""
+    import yaml
+
+    class Writer(yaml.SafeDumper):
+        pass
+
+    def text(writer: Writer, value: str) -> Any:
+        style = None if _PLAIN.fullmatch(value) else '"'
+        return writer.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Writer.add_representer(str, text)
+    return yaml.dump(document, Dumper=Writer, sort_keys=False, width=10_000, allow_unicode=True)
+
+
 # --- ${VAR}
 
 _VARIABLE = re.compile(

@@ -87,7 +87,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     `holdings` say who has which GPU, `last` are the UUIDs of those that the caller had last,
     `wanted` the keys of those that other starters are about to take. `printed` is a plan that
-    nobody carries out.
+    nobody carries out, `exported` one that other programs do, whenever and wherever.
     """
 
     caller: Caller
@@ -98,6 +98,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     last: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()
     printed: bool = False
+    exported: bool = False
     files: Mapping[str, str] | None = None
     taken: frozenset[str] = frozenset()
     no_hook: bool = False
@@ -188,7 +189,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     caller = facts.caller
     kind = ask.kind or ("command" if ask.command or profile.command else "shell")
     tty, interactive = _streams(ask, kind, caller)
-    name = ask.name or _free_name(f"{_safe(profile.name)}-{_safe(caller.name)}", facts.taken)
+    name = ask.name or _name(profile, facts)
     given = _given(profile, ask, facts)
     gpus = given.gpus
     image, image_notes = _image(profile, gpus, facts)
@@ -211,9 +212,9 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         interactive=interactive,
         pull=ask.pull,
         gpus=GpuRequest(gpus, backend(gpus, facts)),
-        environment=_environment(profile, ask, given, caller, kind),
+        environment=_environment(profile, ask, given, facts, kind),
         env_file=_env_files(profile, facts),
-        labels=_labels(profile, kind, given, caller),
+        labels=_labels(profile, kind, given, facts),
         volumes=profile.volumes,
         ports=ports,
         working_dir=profile.working_dir
@@ -225,7 +226,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         mem_limit=profile.mem_limit,
         cpus=profile.cpus,
         network_mode=profile.network_mode,
-        hostname=_hostname(profile, name),
+        hostname=_hostname(profile, name, facts),
         restart=profile.restart,
         init=profile.init,
         rm=profile.rm,
@@ -312,16 +313,21 @@ def _safe(text: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_.-]+", "-", text).strip("-_.") or "box"
 
 
-def _free_name(base: str, taken: frozenset[str]) -> str:
+def _name(profile: Profile, facts: Facts) -> str:
+    """The first free one of profile and caller; the profile alone where anybody may start it."""
+    base = _safe(profile.name)
+    if facts.exported:
+        return base
+    base += f"-{_safe(facts.caller.name)}"
     number, name = 1, base
-    while name in taken:
+    while name in facts.taken:
         number += 1
         name = f"{base}-{number}"
     return name
 
 
-def _hostname(profile: Profile, name: str) -> str | None:
-    if profile.hostname:
+def _hostname(profile: Profile, name: str, facts: Facts) -> str | None:
+    if profile.hostname or facts.exported:
         return profile.hostname
     if (profile.network_mode or "").startswith(("host", "container:")):
         return None
@@ -329,12 +335,14 @@ def _hostname(profile: Profile, name: str) -> str | None:
 
 
 def _labels(
-    profile: Profile, kind: Kind, given: Given, caller: Caller
+    profile: Profile, kind: Kind, given: Given, facts: Facts
 ) -> tuple[tuple[str, str], ...]:
+    if facts.exported:  # it is nobody's box, and nobody has looked whether its GPUs are free
+        return tuple(profile.labels.items())
     own = {
         "profile": profile.name,
-        "owner": caller.name,
-        "folder": str(caller.folder),
+        "owner": facts.caller.name,
+        "folder": str(facts.caller.folder),
         "kind": kind,
         "gpus": given.label,
         **({"claim": given.claim} if given.claim else {}),
@@ -400,6 +408,8 @@ def _given(profile: Profile, ask: Ask, facts: Facts) -> Given:
         raise UsageError("--share, and no GPU to share", "leave one of them out")
     share = ask.share or asked.share
     asked = replace(asked, share=False)
+    if facts.exported and asked.count:
+        return Given(gpus=_first(asked.count, facts), claim=NO_CLAIM)
     unseen = asked.count and (facts.machine is None or facts.engine is None)
     if unseen and not share and profile.where("gpus").startswith(BUILT_IN):
         note = f"the box gets all GPUs; which are free is not seen: {_why_unseen(facts)}"
@@ -467,6 +477,12 @@ def _dockers_first(asked: values.Gpus, claim: str, why: str) -> Given:
     note = f"assumed: GPUs that are free; Docker's own --gpus {asked} is its first ones ({why})"
     first = tuple(f"index:{number}" for number in range(asked.count))
     return Given(gpus=asked, claimed=first, claim=claim, notes=(note,))
+
+
+def _first(count: int, facts: Facts) -> values.Gpus:
+    """So many of any, as Docker understands it; CDI knows no counts."""
+    first = values.Gpus(tuple(map(str, range(count))))
+    return first if backend(first, facts) == "cdi" else values.Gpus(count=count)
 
 
 def _why_unseen(facts: Facts) -> str:
@@ -580,8 +596,9 @@ def is_secret(variable: str) -> bool:
 
 
 def _environment(
-    profile: Profile, ask: Ask, given: Given, caller: Caller, kind: Kind
+    profile: Profile, ask: Ask, given: Given, facts: Facts, kind: Kind
 ) -> tuple[Variable, ...]:
+    caller = facts.caller
     own: dict[str, str] = {}
     if _is_caller(profile, caller):
         own = {
@@ -597,8 +614,9 @@ def _environment(
     for name, value in profile.environment.items():
         if value is not None:
             found[name] = Variable(name, value, is_secret(name))
-        elif name in caller.environ:
-            found[name] = Variable(name, caller.environ[name], secret=True, inherited=True)
+        elif name in caller.environ or facts.exported:
+            value = caller.environ.get(name, "")
+            found[name] = Variable(name, value, secret=True, inherited=True)
     if given.by_place:
         found.setdefault(ORDER, Variable(ORDER, BY_PLACE))
     if given.gpus == values.NO_GPUS:

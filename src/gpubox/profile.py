@@ -19,10 +19,16 @@ from gpubox.errors import GpuboxError, ProfileError, UsageError, did_you_mean
 from gpubox.layers import BUILT_IN, COMMAND_LINE, Layer, Said, from_flags, interpolate
 from gpubox.settings import BY_KEY, SETTINGS, Item, Setting
 
-TOP_LEVEL = (
-    *("default", "default_jupyter", "registry", "ssh_host"),
-    *("datasets", "defaults", "profiles"),
-)
+TOP_LEVEL = {
+    "default": "the profile, or image, that `gpubox run` starts without a name",
+    "default_jupyter": "the same for `gpubox jupyter`",
+    "registry": "HOST[:PORT][/PATH] through which Docker Hub's images are pulled",
+    "ssh_host": "how other machines name this one, for the tunnel lines",
+    "datasets": "host folders by name, HOST_PATH[:BOX_PATH][:rw], read-only unless said",
+    "defaults": "settings under every profile",
+    "profiles": "settings by the name of a profile",
+}
+PROFILE_NAME = r"[A-Za-z0-9][\w.-]*"
 CUDA_GROUP = ("cuda", "cudnn", "flavor", "os")
 
 ELSEWHERE = {
@@ -397,7 +403,7 @@ def _mapping(key: str, said: Said | None) -> dict[str, Said]:
 def _profiles(layer: Layer) -> dict[str, Said]:
     found = _mapping("profiles", layer.settings.get("profiles"))
     for name, said in found.items():
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        if not re.fullmatch(PROFILE_NAME, name):
             raise ProfileError(
                 said.where, name, "no name for a profile: letters, digits, '.', '_' and '-'"
             )

@@ -6,6 +6,7 @@ key; knows nothing of files, profiles' names or engines.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -15,15 +16,12 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from gpubox import docker_words as say
-from gpubox import values
+from gpubox import values, written
 from gpubox.catalog import AUTO
 from gpubox.errors import ProfileError
 from gpubox.layers import COMMAND_LINE, Said, words
 from gpubox.values import Gpus
-
-Text = str
-Texts = list[str]
-Record = dict[str, Any]
+from gpubox.written import Text, Texts
 
 
 class Item(NamedTuple):
@@ -127,10 +125,9 @@ def _label(name: str, said: Said) -> str:
 
 def _ulimit(name: str, said: Said) -> values.Ulimit:
     if isinstance(said.value, dict):
-        soft, hard = (said.value.get(key) for key in ("soft", "hard"))
-        if not soft or not hard or len(said.value) > 2:
+        if len(said.value) > 2:
             raise ValueError(f"{name} is a number, or a mapping with soft and hard")
-        return values.ulimit(name, f"{soft.value}:{hard.value}")
+        return values.ulimit(name, "{soft}:{hard}".format_map(said.plain()))
     return values.ulimit(name, str(said.value if said.value is not None else ""))
 
 
@@ -304,12 +301,21 @@ class Setting(msgspec.Struct, frozen=True):
         try:
             msgspec.convert(said.plain(), shape, strict=False)
         except msgspec.ValidationError as error:
-            raise ValueError(_in_words(str(error))) from None
+            raise MisreadItemError(_pointed_to(said, str(error)), _in_words(str(error))) from None
+
+
+def _pointed_to(said: Said, problem: str) -> Said:
+    """The item of a list that msgspec's sentence is about, which has a line of its own."""
+    item = re.search(r"at `\$\[(\d+)\]", problem)
+    return said.value[int(item[1])] if item and isinstance(said.value, list) else said
 
 
 def _in_words(problem: str) -> str:
-    """msgspec's sentence in YAML's words."""
-    text = problem.partition(" - at ")[0].removeprefix("Expected ").replace("`", "")
+    """msgspec's sentence in YAML's words; in a long form with the key that it is about."""
+    text, _, place = problem.replace("`", "").partition(" - at ")
+    text = text.removeprefix("Expected ")
+    if text.startswith("Object missing required field"):
+        return f"{text.rpartition(' ')[2]} is missing here"
     expected, _, got = text.partition(", got ")
     for theirs, ours in (
         ("object", "a mapping"),
@@ -320,33 +326,34 @@ def _in_words(problem: str) -> str:
     ):
         expected, got = expected.replace(theirs, ours), got.replace(theirs, ours)
     expected = expected.replace(" | nothing", "").replace(" | ", " or ")
-    return f"{expected} is expected here" + (f", not {got}" if got else "")
+    key = place.rpartition(".")[2] + ": " if "." in place.replace("...", "") else ""
+    return f"{key}{expected} is expected here" + (f", not {got}" if got else "")
 
-
-_NAMED = dict[str, Text | None] | Texts
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("description", Text, one(), "what the profile is for, shown by `gpubox profiles`"),
     Setting("extends", Text, one(), "the profile this one adds to"),
     Setting(
         "image",
-        Text | Texts,
+        written.Images,
         _images,
         "the image, as `docker run` takes it; of a list the first that this machine can run",
     ),
     Setting(
         "cuda",
-        Text,
+        written.Cuda,
         one(_cuda),
         "a version of CUDA: an image of NVIDIA's is picked;"
         " 12, or auto, is the newest such that this machine can run",
     ),
-    Setting("cudnn", Text, one(_cudnn), "the major version of cuDNN in that image, or auto"),
-    Setting("flavor", Text, one(_flavor), "base, runtime or devel (the default)"),
+    Setting(
+        "cudnn", written.Cudnn, one(_cudnn), "the major version of cuDNN in that image, or auto"
+    ),
+    Setting("flavor", written.Flavor, one(_flavor), "base, runtime or devel (the default)"),
     Setting("os", Text, one(), "the system in that image, like ubuntu22.04"),
     Setting(
         "gpus",
-        Text | Texts | Record,
+        written.Gpus,
         _gpus,
         "all, none, a number (any that are free), or exactly these: 0,2 or device=3 or GPU-<uuid>",
         "--gpus",
@@ -360,14 +367,12 @@ SETTINGS: tuple[Setting, ...] = (
         _entrypoint,
         "the program that runs the command",
         "--entrypoint",
-        said=say.option(
-            "--entrypoint", "entrypoint", api=list, text=lambda items: "".join(items[:1])
-        ),
+        said=say.entrypoint,
         metavar="PROGRAM",
     ),
     Setting(
         "working_dir",
-        Text,
+        written.BoxPath,
         one(_working_dir),
         "the folder in the box where the command starts",
         "--workdir",
@@ -395,7 +400,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "environment",
-        _NAMED,
+        written.Variables,
         mapping(_variable),
         "variables in the box; a NAME alone takes the caller's value",
         "--env",
@@ -416,7 +421,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "ports",
-        Text | list[Text | Record],
+        written.Ports,
         keyed(_ports),
         "publish [ADDRESS:][HOST:]BOX[/udp]; on 127.0.0.1 unless an address is given",
         "--publish",
@@ -427,7 +432,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "volumes",
-        Text | list[Text | Record],
+        written.Volumes,
         keyed(_volume),
         "mount SOURCE:TARGET[:ro], a host folder (it must exist) or a volume",
         "--volume",
@@ -447,7 +452,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "shm_size",
-        Text,
+        written.Size,
         one(values.size),
         "shared memory, which data loaders need",
         "--shm-size",
@@ -460,12 +465,12 @@ SETTINGS: tuple[Setting, ...] = (
         one(),
         "whose shared memory: private, shareable, host, container:NAME",
         "--ipc",
-        said=say.option("--ipc", "ipc_mode"),
+        said=say.option("--ipc", "ipc_mode", key="ipc"),
         metavar="MODE",
     ),
     Setting(
         "ulimits",
-        dict[str, Text | Record] | Texts,
+        written.Limits,
         mapping(_ulimit),
         "limits of processes: NAME=SOFT[:HARD]",
         "--ulimit",
@@ -475,7 +480,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "mem_limit",
-        Text,
+        written.Size,
         one(values.size),
         "the most main memory the box may use",
         "--memory",
@@ -485,11 +490,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "cpus",
-        Text,
+        written.Cpus,
         one(values.cpus),
         "the most CPUs the box may use",
         "--cpus",
-        said=say.option("--cpus", "nano_cpus", text=values.cpus_text),
+        said=say.option("--cpus", "nano_cpus", text=values.cpus_text, key="cpus"),
         metavar="NUMBER",
     ),
     Setting(
@@ -503,7 +508,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "hostname",
-        Text,
+        written.Hostname,
         one(_hostname),
         "the host name in the box (its name, unless said)",
         "--hostname",
@@ -512,7 +517,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "labels",
-        _NAMED,
+        written.Labels,
         mapping(_label),
         "labels of the container, to find it by",
         "--label",
@@ -522,7 +527,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "restart",
-        Text,
+        written.Restart,
         one(values.restart),
         "no, always, unless-stopped or on-failure[:TIMES]",
         "--restart",
@@ -540,12 +545,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("rm", bool, one(values.truth), "remove the box when it stops", "--rm", said=say.remove),
     Setting(
         "cap_add",
-        Text | Texts,
+        written.Capability | list[written.Capability],
         keyed(_capability),
         "capabilities to add, like SYS_PTRACE",
         "--cap-add",
         "by key",
-        say.each("--cap-add", "cap_add", api=str),
+        say.each("--cap-add", "cap_add"),
         metavar="CAPABILITY",
     ),
     Setting(
@@ -560,7 +565,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "devices",
-        Text | Texts,
+        written.Device | list[written.Device],
         keyed(_device),
         "host devices: /dev/x[:/dev/y][:rwm], or a CDI name",
         "--device",

@@ -25,7 +25,7 @@ def arguments(plan: Plan) -> Arguments:
     start |= {"stdin_open": True} if plan.interactive else {}
     start |= {"group_add": list(plan.group_add)} if plan.group_add else {}
     size = {"ConsoleSize": list(plan.rows_columns)} if plan.rows_columns else {}
-    return say.merged([Arguments(start, size), *(said.api(value) for said, value in _said(plan))])
+    return say.merged([Arguments(start, size), *(it.api(value) for it, value in said(plan))])
 
 
 def docker_run(plan: Plan) -> list[Words]:
@@ -39,8 +39,8 @@ def docker_run(plan: Plan) -> list[Words]:
     if plan.pull != "missing":
         groups.append(["--pull", plan.pull])
     groups += [["--group-add", number] for number in plan.group_add]
-    for said, value in _said(plan):
-        groups += said.line(value)
+    for it, value in said(plan):
+        groups += it.line(value)
     return [*groups, [plan.image, *plan.command]]
 
 
@@ -55,6 +55,7 @@ def hidden(plan: Plan) -> list[str]:
     return [item.name for item in plan.environment if item.secret and not item.inherited]
 
 
-def _said(plan: Plan) -> list[tuple[say.Say, object]]:
+def said(plan: Plan) -> list[tuple[say.Say, object]]:
+    """Every setting that has a value, with how it is said."""
     pairs = [(setting.said, getattr(plan, setting.key)) for setting in SETTINGS if setting.said]
-    return [(said, value) for said, value in pairs if value is not None and value != ()]
+    return [(it, value) for it, value in pairs if value is not None and value != ()]

@@ -19,13 +19,16 @@ LOOPBACK = "127.0.0.1"
 
 # --- sizes and numbers
 
+SIZE = r"(\d+(?:\.\d+)?) ?([kmgtpKMGTP]?)[iI]?[bB]?"
+CPUS = r"\d*\.?\d{1,9}|\d+\."
+
 
 def size(text: str) -> int:
     """Bytes, from Docker's spelling: `8g`, `512m`, `1.5gb`, `64KiB`, or plain bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?", text.strip().lower())
+    match = re.fullmatch(SIZE, text.strip())
     if not match:
         raise ValueError(f"'{text}' is not a size; write it like 8g or 512m")
-    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2] or " "))
+    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
 
 
 def size_text(value: int) -> str:
@@ -38,7 +41,7 @@ def size_text(value: int) -> str:
 
 def cpus(text: str) -> int:
     """Billionths of a CPU, as the engine counts them: `1.5` is 1500000000."""
-    if not re.fullmatch(r"\d*\.?\d{1,9}|\d+\.", text):
+    if not re.fullmatch(CPUS, text):
         raise ValueError(f"'{text}' is not a number of CPUs; write it like 2 or 1.5")
     whole, _, part = text.partition(".")
     return int(whole or 0) * 10**9 + int(part.ljust(9, "0") or 0)
@@ -130,7 +133,7 @@ def ports(text: str) -> list[Port]:
 def long_port(item: Mapping[str, Any]) -> list[Port]:
     """Compose's long form: `{target: 80, published: 8080, host_ip: ..., protocol: tcp}`."""
     unknown = set(item) - {"target", "published", "host_ip", "protocol", "mode", "name"}
-    if unknown or "target" not in item:
+    if unknown:
         raise ValueError("a port written as a mapping has target, published, host_ip, protocol")
     address = f"{item['host_ip']}:" if item.get("host_ip") else ""
     if ":" in address[:-1]:
@@ -256,7 +259,7 @@ def long_volume(item: Mapping[str, Any], base: Path) -> Mount:
     """Compose's long form, the only one for paths with a colon in them."""
     unknown = set(item) - {"type", "source", "target", "read_only", "bind", "volume"}
     kind = item.get("type", "volume")
-    if unknown or "target" not in item or kind not in ("bind", "volume"):
+    if unknown or kind not in ("bind", "volume"):
         raise ValueError(
             "a volume written as a mapping has type (bind or volume), source, target, read_only"
         )
@@ -328,7 +331,7 @@ class Ulimit(msgspec.Struct, frozen=True):
 
 
 # fmt: off
-_ULIMITS = (
+ULIMITS = (
     "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
     "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
 )
@@ -337,8 +340,8 @@ _ULIMITS = (
 
 def ulimit(name: str, text: str) -> Ulimit:
     """`SOFT[:HARD]` of the limit `name`; -1 is no limit."""
-    if name not in _ULIMITS:
-        raise ValueError(f"no ulimit '{name}'; there is: {', '.join(_ULIMITS)}")
+    if name not in ULIMITS:
+        raise ValueError(f"no ulimit '{name}'; there is: {', '.join(ULIMITS)}")
     soft, _, hard = text.partition(":")
     try:
         found = Ulimit(name, int(soft), int(hard or soft))
@@ -349,9 +352,12 @@ def ulimit(name: str, text: str) -> Ulimit:
     return found
 
 
+RESTART = r"no|always|unless-stopped|on-failure(?::\d+)?"
+
+
 def restart(text: str) -> str:
     """`no`, `always`, `unless-stopped`, `on-failure[:TIMES]`."""
-    if not re.fullmatch(r"no|always|unless-stopped|on-failure(:\d+)?", text):
+    if not re.fullmatch(RESTART, text):
         raise ValueError(f"'{text}' is not no, always, unless-stopped or on-failure[:TIMES]")
     return text
 
@@ -375,14 +381,16 @@ class Gpus(msgspec.Struct, frozen=True):
 ALL_GPUS = Gpus(all=True)
 NO_GPUS = Gpus()
 
-_GPU_ID = re.compile(r"(0|[1-9]\d*)(:(0|[1-9]\d*))?|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+")
+_INDEX = r"(?:0|[1-9]\d*)"
+GPU_ID = rf"(?:{_INDEX}(?::{_INDEX})?|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)"
+GPUS = rf'(?!0$)"?(?:all|none|(?:device=)?{GPU_ID}(?:,{GPU_ID})*)"?'
 
 
 def gpu_ids(text: str) -> Gpus:
     """Exactly these GPUs, by index or UUID: `0,2`, `GPU-6af1...`, `MIG-...`."""
     ids = tuple(part.strip() for part in text.split(","))
     for gpu in ids:
-        if not _GPU_ID.fullmatch(gpu):
+        if not re.fullmatch(GPU_ID, gpu):
             raise ValueError(f"'{gpu}' is neither a GPU's index nor its UUID (GPU-..., MIG-...)")
         if ids.count(gpu) > 1:
             raise ValueError(f"GPU {gpu} is named twice")

@@ -14,12 +14,13 @@ import docker.errors
 import pytest
 
 from lab.engine import Kind, PrivateEngine
-from lab.images import build_stand_in
+from lab.images import STAND_IN, build_stand_in, tag
 from lab.jupyter import JUPYTER, build_jupyter
 from lab.nvml import Libraries, Machine
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry
+from lab.spellings import DATA, GPU, INHERITED, STAND_INS
 
 
 class Engines:
@@ -129,6 +130,27 @@ def client(used_engine: PrivateEngine) -> Iterator[docker.DockerClient]:
     made = docker.DockerClient(base_url=used_engine.host)
     yield made
     made.close()
+
+
+@pytest.fixture
+def surroundings(
+    engine: PrivateEngine,
+    client: docker.DockerClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, str]:
+    """This process as a person's shell in a folder of theirs; what stands for DATA and GPU."""
+    folder = tmp_path / "with space, comma"
+    for made in (folder / "inner", folder / "a:b", tmp_path / "work/here"):
+        made.mkdir(parents=True)
+    (folder / "env").write_text("# comment\n\nFROM_FILE=1 2\nQUOTED='x'\nINHERITED\nUNSET_ONE\n")
+    (folder / "inner/env").write_text("FROM_FILE=2\n  INDENTED=a=b  \nEMPTY=\n")
+    (folder / "seccomp.json").write_text('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}')
+    monkeypatch.chdir(tmp_path / "work")
+    for name, value in {**engine.env, **INHERITED}.items():
+        monkeypatch.setenv(name, value)
+    tag(client.api, STAND_IN, STAND_INS)
+    return {DATA: str(folder), GPU: engine.gpus[0]}
 
 
 @pytest.fixture

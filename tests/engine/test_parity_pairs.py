@@ -15,24 +15,12 @@ import pytest
 import yaml
 from docker import DockerClient
 from docker.errors import APIError
-from hypothesis import HealthCheck, find, given, note, settings
+from hypothesis import find, given, note
 
 from gpubox.settings import SETTINGS, Setting
-from lab.engine import PrivateEngine
-from lab.images import STAND_IN, tag
 from lab.inprocess import Answer, gpubox, gpubox_create
-from lab.inspect import inspected
-from lab.spellings import (
-    DATA,
-    GPU,
-    INHERITED,
-    SPELLINGS,
-    STAND_INS,
-    Asked,
-    Spelling,
-    asked,
-    filled,
-)
+from lab.inspect import inspected, remove_all
+from lab.spellings import DATA, SPELLINGS, Asked, Spelling, asked, filled, searched
 
 EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", "25"))
 
@@ -48,16 +36,6 @@ REFUSED_ON_PURPOSE = (
 )
 
 
-def searched(examples: int) -> settings:
-    return settings(
-        max_examples=examples,
-        derandomize="HYPOTHESIS_EXAMPLES" not in os.environ,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-
-
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
 def test_every_setting_of_the_table_is_drawn_as_yaml_and_by_its_flag(setting: Setting) -> None:
     flags = tuple(flag for flag in (*setting.flag.split("/"), setting.short) if flag)
@@ -71,29 +49,6 @@ def test_every_setting_of_the_table_is_drawn_as_yaml_and_by_its_flag(setting: Se
     find(SPELLINGS[setting.key], as_yaml, settings=searched(100))
     if flags:
         find(SPELLINGS[setting.key], by_flag, settings=searched(100))
-
-
-@pytest.fixture
-def surroundings(
-    engine: PrivateEngine, client: DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, str]:
-    """This process as a person's shell in a folder of theirs; what stands for DATA and GPU."""
-    folder = tmp_path / "with space, comma"
-    for made in (folder / "inner", folder / "a:b", tmp_path / "work/here"):
-        made.mkdir(parents=True)
-    (folder / "env").write_text("# comment\n\nFROM_FILE=1 2\nQUOTED='x'\nINHERITED\nUNSET_ONE\n")
-    (folder / "inner/env").write_text("FROM_FILE=2\n  INDENTED=a=b  \nEMPTY=\n")
-    (folder / "seccomp.json").write_text('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}')
-    monkeypatch.chdir(tmp_path / "work")
-    for name, value in {**engine.env, **INHERITED}.items():
-        monkeypatch.setenv(name, value)
-    tag(client.api, STAND_IN, STAND_INS)
-    return {DATA: str(folder), GPU: engine.gpus[0]}
-
-
-def remove_all(client: DockerClient) -> None:
-    for box in client.containers.list(all=True, ignore_removed=True):
-        client.api.remove_container(str(box.id), force=True, v=True)
 
 
 def refused(answer: Answer) -> bool:

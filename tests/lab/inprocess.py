@@ -28,10 +28,11 @@ class Answer(NamedTuple):
 
 
 def gpubox(*words: str) -> Answer:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    out, err = io.BytesIO(), io.StringIO()
+    text = io.TextIOWrapper(out, "utf-8", write_through=True)
+    with redirect_stdout(text), redirect_stderr(err):
         code = _run([*words])
-    return Answer(code, out.getvalue(), err.getvalue())
+    return Answer(code, out.getvalue().decode(), err.getvalue())
 
 
 def gpubox_create(*words: str) -> Answer:

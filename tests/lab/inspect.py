@@ -16,6 +16,11 @@ IDENTITY = {
 }
 
 
+def remove_all(client: DockerClient) -> None:
+    for box in client.containers.list(all=True, ignore_removed=True):
+        client.api.remove_container(str(box.id), force=True, v=True)
+
+
 def normal(value: Any) -> Any:
     """Empty is null, wherever it stands."""
     if isinstance(value, dict):

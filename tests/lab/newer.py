@@ -1,4 +1,4 @@
-"""A newer Docker Engine than the distribution's, unpacked from Debian sid beside the system.
+"""A newer Docker Engine than the distribution's, and Compose, unpacked from Debian sid beside it.
 
 Nothing is installed: apt works in a state folder of its own and checks the archive's signatures;
 `debian-sid.txt` pins what is expected. Knows no engine.
@@ -41,6 +41,11 @@ def newer_engine() -> Path:
     return prefix
 
 
+def compose() -> Path:
+    """Docker Compose, for either engine."""
+    return newer_engine() / "usr/libexec/docker/cli-plugins/docker-compose"
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Only one process at a time; the kernel lets go when the holder dies."""
@@ -51,7 +56,10 @@ def locked(path: Path) -> Iterator[None]:
 
 def _download(folder: Path) -> list[Path]:
     apt = _private_apt(folder)
-    print("gpubox lab: fetching Docker Engine 28 from Debian sid (60 MB, once)", file=sys.stderr)
+    print(
+        "gpubox lab: fetching Docker Engine 28 and Compose from Debian sid (75 MB, once)",
+        file=sys.stderr,
+    )
     _run([*apt, "update"], folder)
     pinned = [line.split() for line in PINS.read_text().splitlines() if not line.startswith("#")]
     _run([*apt, "download", *(f"{package}/sid" for package, *_ in pinned)], folder)

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -373,6 +374,17 @@ def asked(draw: st.DrawFn, keys: Sequence[str], most: int) -> Asked:
             words += spelling.words
             command = spelling.command or command
     return Asked(tuple(chosen), profile, words, () if "command" in profile else command)
+
+
+def searched(examples: int) -> settings:
+    """So many draws, the same ones each time unless HYPOTHESIS_EXAMPLES asks for more."""
+    return settings(
+        max_examples=examples,
+        derandomize="HYPOTHESIS_EXAMPLES" not in os.environ,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 def filled(asked: Asked, places: Mapping[str, str]) -> Asked:

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from docker.models import containers
+from msgspec.structs import replace
 
 from gpubox.cli import _run, cli
 from gpubox.cli.app import SECTIONS
+from gpubox.export import compose, devcontainer
 from gpubox.gpus import Device, Gpu, Machine
 from gpubox.holders import join
-from gpubox.layers import Layer, layers, read
+from gpubox.layers import Layer, layers, read, write
 from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
-from gpubox.profile import Config
+from gpubox.profile import Config, Profile
 from gpubox.translate import arguments, docker_run_line
 
 ROOT = Path(__file__).parents[2]
@@ -51,16 +53,29 @@ def config(example: str, environ: Mapping[str, str] = ANNA.environ) -> Config:
     return Config((built_in[0], own), environ, WORK)
 
 
-def plans(example: str) -> Iterator[Plan]:
-    """A plan of each profile that the example speaks of; of its notebook as `jupyter` makes it."""
+def profiles(example: str) -> Iterator[tuple[Profile, bool]]:
+    """Each that the example speaks of, and whether it is its notebook."""
     found = config(example)
     own = found.layers[1].settings
     notebook = found.default("default_jupyter") if "default_jupyter" in own else ""
-    profiles = own["profiles"].value
-    assert isinstance(profiles, dict)
-    for name in dict.fromkeys([*profiles, found.default(), *filter(None, [notebook])]):
-        ask = Ask(kind="jupyter", detach=True, token="s3cret") if name == notebook else Ask()
-        yield plan(found.profile(name), ask, ON_FOUR_GPUS)
+    written = own["profiles"].value
+    assert isinstance(written, dict)
+    for name in dict.fromkeys([*written, found.default(), *filter(None, [notebook])]):
+        yield found.profile(name), name == notebook
+
+
+def plans(example: str) -> Iterator[Plan]:
+    """A plan of each; of the notebook as `jupyter` makes it."""
+    for profile, is_notebook in profiles(example):
+        ask = Ask(kind="jupyter", detach=True, token="s3cret") if is_notebook else Ask()
+        yield plan(profile, ask, ON_FOUR_GPUS)
+
+
+def exported(example: str) -> Iterator[Plan]:
+    """A plan of each, as `export` makes it."""
+    facts = replace(ON_FOUR_GPUS, printed=True, exported=True)
+    for profile, _ in profiles(example):
+        yield plan(profile, Ask(detach=True), facts)
 
 
 GPUS = tuple(
@@ -93,6 +108,18 @@ def test_an_example_becomes_these_containers(example: str, snapshot: Snapshot) -
         for each in plans(example)
     }
     snapshot(f"{example}.json", json.dumps(made, indent=2) + "\n")
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_becomes_these_services(example: str, snapshot: Snapshot) -> None:
+    files = [write(compose(each, str(WORK))) for each in exported(example)]
+    snapshot(f"{example}.compose.yaml", "---\n".join(files))
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_becomes_these_devcontainers(example: str, snapshot: Snapshot) -> None:
+    files = [devcontainer(each, str(WORK)) for each in exported(example)]
+    snapshot(f"{example}.devcontainer.json", json.dumps(files, indent=2) + "\n")
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -145,7 +172,8 @@ def test_help_says_this(command: str, snapshot: Snapshot) -> None:
 
 
 def test_every_snapshot_is_of_something() -> None:
-    expected = {f"{example}.json" for example in EXAMPLES} | {"help.txt"}
+    kinds = ("json", "compose.yaml", "devcontainer.json")
+    expected = {f"{example}.{kind}" for example in EXAMPLES for kind in kinds} | {"help.txt"}
     expected |= {f"help-{command}.txt" for command in COMMANDS}
     assert {path.name for path in SNAPSHOTS.iterdir()} == expected
 

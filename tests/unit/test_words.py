@@ -71,6 +71,11 @@ def test_the_words_are_profile_and_command(
         ("cuda8-cudnn5", 2, "it is a profile: gpubox run cuda8-cudnn5"),
         ("-f nope.yaml profiles", 1, "nope.yaml: no such file"),
         ("ps extra", 2, "extra"),
+        ("export", 2, "gpubox export --help"),
+        ("export kubernetes", 2, "no such command 'kubernetes'"),
+        ("export compose nvidia-smi", 2, "as a command: gpubox export compose -- nvidia-smi"),
+        ("export compose a/b --rm", 2, "gpubox export compose --rm a/b"),
+        ("export compose --dry-run a/b", 2, "no such option"),
     ],
 )
 def test_a_mistake_is_answered_with_the_way(

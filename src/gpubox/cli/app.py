@@ -46,8 +46,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "datasets": "datasets",
         "init": "profiles",
         "completion": "completion",
+        "schema": "profiles",
     },
     "Trouble": {"doctor": "doctor"},
+    "Elsewhere": {"export": "export"},
 }
 
 HELP = {
@@ -70,7 +72,9 @@ HELP = {
     "datasets": "The folders that have a name, and whether you may read them.",
     "init": "Write a gpubox.yaml to start from.",
     "completion": "The script that completes gpubox in your shell.",
+    "schema": "The JSON Schema of gpubox.yaml, for editors.",
     "doctor": "What is wrong on this machine, and what to do about it.",
+    "export": "The same box as a Compose file, or as a devcontainer.json.",
 }
 
 REFLEXES = {

@@ -1,4 +1,4 @@
-"""`profiles` and `init`: what may be run, where it was said, and a file to start from."""
+"""`profiles`, `init`, `schema`: what may be run, where it was said, and a file to start from."""
 
 from __future__ import annotations
 
@@ -100,17 +100,40 @@ def _text(key: str, name: str, value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+SCHEMA_FILE = ".gpubox-schema.json"  # beside the file that names it, so that it goes into git, too
+
+
 @click.command("init")
 @click.pass_context
 def init_command(context: click.Context) -> None:
-    """Write a commented gpubox.yaml into this folder, never over one that is there."""
-    text = Path(gpubox.__file__).with_name("starter.yaml").read_text("utf-8")
-    path = Path(PROJECT_FILE)
+    """Write a commented gpubox.yaml into this folder, never over one that is there.
+
+    Editors complete and check it by the .gpubox-schema.json that is written beside it.
+    """
+    from gpubox import schema
+
+    starter = Path(gpubox.__file__).with_name("starter.yaml").read_text("utf-8")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with Path(PROJECT_FILE).open("x", encoding="utf-8") as file:
+            file.write(starter)
+        Path(SCHEMA_FILE).write_text(schema.text(), "utf-8")
     except FileExistsError:
-        raise UsageError(f"{path} is here already", f"edit it, or: rm {path}") from None
+        hint = f"edit it, or: rm {PROJECT_FILE}"
+        raise UsageError(f"{PROJECT_FILE} is here already", hint) from None
     except OSError as error:
-        raise GpuboxError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    app(context).screen.say(f"wrote {path}; gpubox profiles shows what it adds")
+        place = error.filename or PROJECT_FILE
+        raise GpuboxError(f"{place}: {(error.strerror or str(error)).lower()}") from None
+    app(context).screen.say(
+        f"wrote {PROJECT_FILE}, and {SCHEMA_FILE} for editors; gpubox profiles shows what it adds"
+    )
+
+
+@click.command("schema")
+def schema_command() -> None:
+    """The JSON Schema of gpubox.yaml.
+
+    `gpubox init` writes it for editors; after an update: gpubox schema > .gpubox-schema.json
+    """
+    from gpubox import schema
+
+    click.echo(schema.text(), nl=False)

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -136,20 +137,12 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
 
     If there is a box already, `resume` says how to go on with that instead.
     """
-    from gpubox import host
     from gpubox.cli import folders
-    from gpubox.plan import Facts, files_named, plan
-
-    app, profile = request.app, request.profile
-    facts = Facts(caller=app.caller, files=host.read_files(files_named(profile)))
-    if _wants_gpus(profile) or len(profile.images) > 1:
-        facts = replace(facts, machine=app.machine, unseen=app.unseen)
-
-    def planned(facts: Facts) -> Plan:
-        return plan(profile, request.ask, facts)
 
     if request.dry_run:
-        return _dry_run(request, planned, facts)
+        return _dry_run(request)
+    app, profile = request.app, request.profile
+    planned, facts = _planner(request), _facts(request)
     from gpubox.cli import preflight
 
     first = planned(replace(facts, printed=True))
@@ -172,6 +165,24 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
         return conduct(request, launch, facts)
 
 
+def _planner(request: Request) -> Callable[[Facts], Plan]:
+    from gpubox.plan import plan
+
+    return partial(plan, request.profile, request.ask)
+
+
+def _facts(request: Request) -> Facts:
+    """What is known without the engine."""
+    from gpubox import host
+    from gpubox.plan import Facts, files_named
+
+    app, profile = request.app, request.profile
+    facts = Facts(caller=app.caller, files=host.read_files(files_named(profile)))
+    if _wants_gpus(profile) or len(profile.images) > 1:
+        facts = replace(facts, machine=app.machine, unseen=app.unseen)
+    return facts
+
+
 def _launch(request: Request, planned: Callable[[Facts], Plan], engine: Engine) -> Launch:
     from gpubox.launch import Launch
 
@@ -190,19 +201,25 @@ def _with_engine(facts: Facts, profile: Profile, launch: Launch) -> Facts:
     return replace(facts, engine=launch.engine.facts()) if by_cdi else facts
 
 
-def _dry_run(request: Request, planned: Callable[[Facts], Plan], facts: Facts) -> int:
-    from gpubox import translate
-
-    app, profile = request.app, request.profile
-    facts = replace(facts, printed=True)
-    if _wants_gpus(profile):
+def printed(request: Request, *, exported: bool = False) -> Plan:
+    """The plan as it is now, and what it assumes said; the engine is only asked, and briefly."""
+    app, planned = request.app, _planner(request)
+    facts = replace(_facts(request), printed=True, exported=exported)
+    if _wants_gpus(request.profile):
         try:
             launch = _launch(request, planned, app.connect(briefly=True))
-            facts = _with_engine(facts, profile, launch)
+            facts = _with_engine(facts, request.profile, launch)
         except GpuboxError as error:
             app.screen.say(f"assumed: an engine that knows --gpus ({error.problem})")
     plan = planned(facts)
     _say_notes(request, plan)
+    return plan
+
+
+def _dry_run(request: Request) -> int:
+    from gpubox import translate
+
+    app, plan = request.app, printed(request)
     if plan.as_caller:
         app.screen.say(
             f"not in the line: {plan.as_caller.name}'s name, groups and home, put into the box"

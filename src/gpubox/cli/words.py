@@ -120,7 +120,7 @@ WAIT = [
         ["--wait-for"], callback=seconds, metavar="TIME", help="Wait, but no longer than 2h, say."
     ),
 ]
-_OWN = [
+OWN: Sequence[click.Parameter] = [
     click.Option(["-d", "--detach"], is_flag=True, help="Start it and return; print its name."),
     click.Option(["-i", "--interactive"], is_flag=True, help="Forward standard input."),
     click.Option(["-t", "--tty"], is_flag=True, default=None, help="Give the box a terminal."),
@@ -150,6 +150,7 @@ def command(
     help: str,
     extra: Sequence[click.Parameter] = (),
     kind: type[BoxCommand] = BoxCommand,
+    own: Sequence[click.Parameter] = OWN,
 ) -> BoxCommand:
     def call(**parameters: Any) -> int:
         return callback(app(click.get_current_context()), parameters)
@@ -163,11 +164,11 @@ def command(
                 ["words"],
                 nargs=-1,
                 type=click.UNPROCESSED,
-                metavar=_WORDS[name],
+                metavar=_WORDS.get(name, _WORDS["run"]),
                 shell_complete=_next_word,
             ),
             *extra,
-            *_OWN,
+            *own,
             *settings_options(),
         ],
     )
@@ -216,16 +217,16 @@ def request(
         profile=app.config.profile(word, *layers, beneath=beneath),
         ask=Ask(
             command=tuple(command),
-            name=parameters["name"],
-            detach=parameters["detach"],
-            interactive=parameters["interactive"],
-            tty=parameters["tty"],
+            name=parameters.get("name"),
+            detach=parameters.get("detach", False),
+            interactive=parameters.get("interactive", False),
+            tty=parameters.get("tty"),
             pull=parameters["pull"],
-            share=parameters["share"],
+            share=parameters.get("share", False),
         ),
-        ignored=frozenset(parameters["ignore"]),
-        dry_run=parameters["dry_run"],
-        patience=patience(parameters["wait"], parameters["wait_for"]),
+        ignored=frozenset(parameters.get("ignore", ())),
+        dry_run=parameters.get("dry_run", False),
+        patience=patience(parameters.get("wait", False), parameters.get("wait_for")),
     )
 
 
