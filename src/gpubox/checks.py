@@ -19,7 +19,7 @@ from gpubox.values import Mount
 Use = Literal["volume", "data", "workspace"]
 Trouble = Literal["", "missing", "dangling", "loop", "barred", "broken"]
 
-FOLDERS, SOCKET, ROOT_SQUASH = "folders", "socket", "root-squash"
+FOLDERS, IMAGE, SOCKET, ROOT_SQUASH = "folders", "image", "socket", "root-squash"
 DELETED, DISK, DRIVER, GPU, RATE_LIMIT = "deleted", "disk", "driver", "gpu", "rate-limit"
 # what --ignore goes past
 OF_IMAGES = (DELETED, DISK, DRIVER, GPU, RATE_LIMIT)
@@ -73,6 +73,16 @@ class Source(msgspec.Struct, frozen=True):
     @property
     def path(self) -> str:
         return self.mount.source or ""
+
+
+def of_never_pulled(image: str, where: str) -> Finding:
+    """For an image that is not here, and that a profile keeps from being pulled."""
+    return Finding(
+        IMAGE,
+        f"no image {image} on the engine",
+        f"{where} keeps it from being pulled (pull_policy), for gpubox save made it here: save its"
+        " box again, or remove that profile",
+    )
 
 
 def of_sources(

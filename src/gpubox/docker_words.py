@@ -56,6 +56,14 @@ def option(
     )
 
 
+# for the `docker` program and Compose, which pull by themselves; the engine's own call does not
+pull = Say(
+    lambda _: Arguments(),
+    lambda value: [["--pull", value]] if value != "missing" else [],
+    lambda value: {"pull_policy": value} if value != "missing" else {},
+)
+
+
 def each(flag: str, keyword: str) -> Say:
     """A list of texts, with the flag repeated."""
     return Say(

@@ -38,11 +38,15 @@ from gpubox.docker_words import Arguments
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid, explain, explain_build, is_image_absent
 from gpubox.holders import Container
+from gpubox.leftovers import Disk, Made
+from gpubox.moved import is_of_files
 from gpubox.plan import EngineFacts
+from gpubox.recipe import BUILT_BY
 from gpubox.streams import STDOUT, Frames
 from gpubox.unreachable import no_engine, place, too_old, unreachable
 
 OWN, TICKET = "gpubox.version", "gpubox.ticket"
+_UNNAMED = "<none>:<none>"
 # What `containers.run` itself calls to make of its arguments those of the low-level create.
 _arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
 _ALIVE, _ENDED = ("running", "paused", "restarting", "stopping"), ("exited", "stopped", "dead")
@@ -57,12 +61,17 @@ class ImageMissing(EngineError):
 
 
 class LocalImage(msgspec.Struct, frozen=True):
-    """An image that the engine has: bytes on its disk, and the variables that a box begins with."""
+    """An image that the engine has: bytes on its disk, and the variables that a box begins with.
+
+    `config` is all that it says of a box, in the engine's words.
+    """
 
     id: str
     size: int
     variables: Mapping[str, str]
     labels: Mapping[str, str]
+    config: Mapping[str, Any]
+    author: str
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -196,6 +205,8 @@ class Engine:
             size=int(found.get("Size") or 0),
             variables=values.variables(said.get("Env") or ()),
             labels=said.get("Labels") or {},
+            config=said,
+            author=found.get("Author") or "",
         )
 
     def images(self) -> list[str]:
@@ -203,7 +214,7 @@ class Engine:
         with translated("the engine"):
             found = self.api.images()
         names = [name for item in found for name in item.get("RepoTags") or ()]
-        return [name for name in names if name != "<none>:<none>"]
+        return [name for name in names if name != _UNNAMED]
 
     def published(self, image: str, warn: Callable[[str], None]) -> Published | None:
         """What the registry has of an image, asked by the engine; None where it has none."""
@@ -339,6 +350,31 @@ class Engine:
         with translated("the engine"):
             return frozenset(self.api.images(quiet=True))
 
+    # --- room on the disk
+
+    def disk(self) -> Disk:
+        """What takes room; the engine counts for it, which takes it seconds."""
+        with translated("the engine"):
+            found = self._as_before("/system/df")
+            return Disk(
+                made=tuple(self._made(item) for item in found["Images"] or () if _is_made(item)),
+                volumes={
+                    item["Name"]: max(0, (item.get("UsageData") or {}).get("Size") or 0)
+                    for item in found["Volumes"] or ()
+                },
+                images={item["Id"]: item["ImageID"] for item in found["Containers"] or ()},
+            )
+
+    def _made(self, item: Mapping[str, Any]) -> Made:
+        builder = item["Labels"].get(BUILT_BY)
+        return Made(
+            id=item["Id"],
+            names=tuple(name for name in item.get("RepoTags") or () if name != _UNNAMED),
+            alone=max(0, item["Size"] - max(0, item.get("SharedSize") or 0)),
+            by=builder or self.api.inspect_image(item["Id"]).get("Author") or "",
+            built=bool(builder),
+        )
+
     # --- starting
 
     def run_detached(self, arguments: Arguments) -> str:
@@ -396,6 +432,11 @@ class Engine:
                 raise
             self.wait_removed(box)
 
+    def remove_stopped(self, box: str) -> None:
+        """Remove a container with its nameless volumes, unless it runs; gone already is fine."""
+        with translated(box), suppress(docker.errors.NotFound):
+            self.api.remove_container(box, v=True)
+
     def remove_unstarted(self, box: str) -> None:
         """Remove a container that was created and never started; what has moved on stays."""
         with suppress(EngineError), translated(box):
@@ -426,13 +467,16 @@ class Engine:
         with translated(box):
             self.api.update_container(box, restart_policy=policy)
 
-    def commit(self, box: str, said: Mapping[str, Any]) -> str:
-        """An unnamed image of a box's files, with what is `said` of it instead; its id."""
+    def commit(self, box: str, said: Mapping[str, Any], author: str) -> str:
+        """An unnamed image of a box's files, with what is `said` of it instead; its id.
+
+        Whose it is, an image says as its author, which no container inherits as it does labels.
+        """
         with translated(box):
             made = self.api._post_json(
                 self.api._url("/commit"),
                 data=dict(said),
-                params={"container": box},
+                params={"container": box, "author": author},
                 timeout=None,  # as long as the files are many
             )
             files = str(self.api._result(made, True)["Id"])
@@ -442,14 +486,18 @@ class Engine:
                 self.remove_image(files)
                 raise
 
+    def _as_before(self, path: str) -> Any:
+        """An answer in the words of an API that still told all of it."""
+        version = min(_version(self.api._version), _LAST_TO_TELL)
+        url = f"{self.api.base_url}/v{version[0]}.{version[1]}{path}"
+        return self.api._result(self.api._get(url, timeout=None), True)
+
     def _without_container(self, image: str) -> str:
         """The image without the record of its container, which engines add; its id.
 
         There all of the container's variables and labels are kept beside those of the image.
         """
-        version = min(_version(self.api._version), _LAST_TO_TELL)
-        url = f"{self.api.base_url}/v{version[0]}.{version[1]}/images/{image}/json"
-        found = self.api._result(self.api._get(url), True)
+        found = self._as_before(f"/images/{image}/json")
         past = found.get("ContainerConfig") or {}
         if not past.get("Env") and not past.get("Labels"):
             return image
@@ -935,6 +983,7 @@ def _record(image: Mapping[str, Any]) -> bytes:
         "architecture": image["Architecture"],
         "os": image["Os"],
         "created": image["Created"],
+        "author": image.get("Author") or "",
         "config": image["Config"],
         "rootfs": {"type": "layers", "diff_ids": image["RootFS"]["Layers"]},
     }
@@ -973,6 +1022,12 @@ def _early(hijacked: Any) -> bytes:
         return bytes(hijacked._response.raw._fp.fp.read1(262144) or b"")
     except (AttributeError, BlockingIOError, ssl.SSLWantReadError):
         return b""
+
+
+def _is_made(item: Mapping[str, Any]) -> bool:
+    """Whether gpubox made an image: by a build, or of a box's files."""
+    labels = item.get("Labels") or {}
+    return bool(labels.get(BUILT_BY)) or is_of_files(labels)
 
 
 def _is_box(labels: Mapping[str, str]) -> bool:

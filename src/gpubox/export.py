@@ -44,7 +44,6 @@ def _own(plan: Plan) -> Service:
         {
             "image": plan.image,
             "container_name": plan.name if plan.named_by_caller else None,
-            "pull_policy": plan.pull if plan.pull != "missing" else None,
             "command": list(plan.command),
             "stdin_open": plan.interactive or None,
             "tty": plan.tty or None,

@@ -321,6 +321,17 @@ FAULTS = (
         "gpubox ps -a lists yours",
     ),
     Fault(
+        r"cannot remove a running container|cannot remove container .* running",
+        "it runs, and what runs is not removed",
+        "stop it first",
+    ),
+    Fault(
+        r"container (?P<what>\w+) is using its referenced image|"
+        r"image is being used by \w+ container (?P<what2>\w+)",
+        "the container {what} has this image",
+        "gpubox ps -a lists yours",
+    ),
+    Fault(
         r"network (?P<what>\S+) not found|"
         r"unable to find network with name or ID (?P<what2>[^\s:]+)",
         "the engine has no network '{what}'",

@@ -96,7 +96,7 @@ class Launch(msgspec.Struct, frozen=True):
         while True:
             plan, facts = self.plan(facts)
             try:
-                if plan.pull == "always" and not pulled:
+                if plan.pull_policy == "always" and not pulled:
                     raise ImageMissing(plan.image)
                 return start(plan, facts)
             except Lost as lost:
@@ -104,7 +104,7 @@ class Launch(msgspec.Struct, frozen=True):
                 self.race.pause()
                 facts = self.race.survey.of(facts)
             except ImageMissing:
-                if pulled or plan.pull == "never":
+                if pulled or plan.pull_policy == "never":
                     raise pull.missing(plan.image) from None
                 pull.get(self.engine, plan.image, plan.registry, self.screen)
                 pulled, facts = True, self.race.survey.of(facts) if plan.contested else facts

@@ -143,7 +143,8 @@ def write(document: Mapping[str, Any]) -> str:
     import yaml
 
     class Writer(yaml.SafeDumper):
-        pass
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+            super().increase_indent(flow)  # so that a list stands further in than its key
 
     def text(writer: Writer, value: str) -> Any:
         style = None if _PLAIN.fullmatch(value) else '"'
@@ -282,11 +283,11 @@ def _load(path: Path, *, shared: bool = False) -> Layer:
         raise GpuboxError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError:
         raise ProfileError(f"{path}:1", "", "not a UTF-8 text") from None
-    name = _short(path)
+    name = as_typed(path)
     return Layer(name, read(text, name, path.absolute().parent), shared)
 
 
-def _short(path: Path) -> str:
+def as_typed(path: Path) -> str:
     """The path as people would type it: relative to here, or to home."""
     absolute = path.absolute()
     for root, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):

@@ -81,7 +81,7 @@ class Move(msgspec.Struct, frozen=True):
             ticket.during(partial(engine.stop, box.id, seconds))
             signals.heed()
             forgotten = moved.forgotten(found, variables)
-            files = ticket.during(partial(engine.commit, box.id, forgotten))
+            files = ticket.during(partial(engine.commit, box.id, forgotten, box.owner))
             undo.callback(_tried, engine.remove_image, files)
             signals.heed()
             request = GpuRequest(new.gpus, backend(new.gpus, facts))
@@ -95,7 +95,7 @@ class Move(msgspec.Struct, frozen=True):
             engine.start(next_box, box.name)
             undo.pop_all()
         self._replace(box, next_box)
-        if came_from and moved.is_of_a_move(came_from.labels):
+        if came_from and moved.is_of_files(came_from.labels):
             self.engine.remove_unnamed(came_from.id)
 
     def _replace(self, box: Box, next_box: str) -> None:

@@ -60,8 +60,8 @@ def forgotten(found: Said, image: Mapping[str, str]) -> dict[str, Any]:
     An engine adds all that is not said here, so what must not be kept is said empty. `image` are
     the variables of the image that it came from.
     """
-    variables = values.variables(found["Config"].get("Env") or ())
-    own = {name: image.get(name, "") for name, text in variables.items() if image.get(name) != text}
+    said = variables(found["Config"])
+    own = {name: image.get(name, "") for name, text in said.items() if image.get(name) != text}
     labels = found["Config"].get("Labels") or {}
     return {
         "Env": _lines(own),
@@ -69,7 +69,7 @@ def forgotten(found: Said, image: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def is_of_a_move(labels: Mapping[str, str]) -> bool:
+def is_of_files(labels: Mapping[str, str]) -> bool:
     """Whether an image is of a box's files alone, by the labels that it does not keep."""
     return labels.get(GPUS) == ""
 
@@ -88,7 +88,7 @@ def successor(
     config |= {
         "Image": files,
         "Labels": {**(config.get("Labels") or {}), **claim(new)},
-        "Env": _lines(_environment(values.variables(config.get("Env") or ()), new, image)),
+        "Env": _lines(_environment(variables(config), new, image)),
     }
     nobody_said = config.get("Hostname") == found["Id"][:_SHORT_ID]
     if nobody_said or str(host.get("NetworkMode")).startswith("container:"):
@@ -165,6 +165,11 @@ def _gpu_requests(host: Said) -> list[Said]:
 
 def _is_tmpfs(mount: Said) -> bool:
     return mount.get("Type") == "tmpfs"
+
+
+def variables(config: Said) -> dict[str, str]:
+    """Those of a container or an image."""
+    return values.variables(config.get("Env") or ())
 
 
 def _lines(variables: Mapping[str, str]) -> list[str]:

@@ -7,9 +7,11 @@ Docker and no HTTP.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 PORT = 8888
 KEY = f"{PORT}/tcp"
+TOKEN = "JUPYTER_TOKEN"
 BENEATH = {"workspace": ".", "user": "host"}
 """What holds where a profile says nothing of it: work is kept, and its files are the caller's."""
 
@@ -24,6 +26,11 @@ def server(*, address: str, port: int) -> tuple[str, ...]:
         *(f"--ip={address}", f"--port={port}", "--port-retries=0"),
         *("--notebook-dir=.", "--no-browser", "--allow-root"),
     )
+
+
+def is_server(command: Sequence[str]) -> bool:
+    """Whether it is this command, perhaps in the words of another version."""
+    return list(command[:2]) == ["sh", "-c"] and list(command[3:4]) == ["jupyter"]
 
 
 def listens(log: str) -> bool | None:

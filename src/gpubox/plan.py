@@ -25,16 +25,24 @@ from gpubox.pick import pick, refuse_held
 from gpubox.profile import Profile
 
 Kind = Literal["shell", "command", "jupyter"]
-Pull = Literal["missing", "always", "never"]
 
 LABEL = "gpubox."
 VISIBLE, ORDER = "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 NOTHING_VISIBLE, BY_PLACE = "void", "PCI_BUS_ID"
 
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_SECRET = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY"
+    r"|(^|_)(KEY|PASS)$",
+    re.IGNORECASE,
+)
 
 
 # --- what is known
+
+
+def home_of(name: str) -> str:
+    """Somebody's home in a box that runs as them."""
+    return f"/home/{name}"
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +66,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def box_home(self) -> str:
         """The caller's home in a box that runs as them: a folder of the box, not the host's."""
-        return f"/home/{self.name}"
+        return home_of(self.name)
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +122,6 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     detach: bool = False
     interactive: bool = False
     tty: bool | None = None
-    pull: Pull = "missing"
     token: str | None = None
     port: int | None = None
     public: bool = False
@@ -140,7 +147,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     detach: bool
     tty: bool
     interactive: bool
-    pull: Pull
+    pull_policy: str
     gpus: GpuRequest
     environment: tuple[Variable, ...]
     labels: tuple[tuple[str, str], ...]
@@ -210,7 +217,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         detach=ask.detach,
         tty=tty,
         interactive=interactive,
-        pull=ask.pull,
+        pull_policy=profile.pull_policy,
         gpus=GpuRequest(gpus, backend(gpus, facts)),
         environment=_environment(profile, ask, given, facts, kind),
         env_file=_env_files(profile, facts),
@@ -220,7 +227,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         working_dir=profile.working_dir
         or (profile.workspace.target if profile.workspace else None),
         user=_user(profile, caller),
-        shm_size=None if _shares_memory(profile.ipc) else profile.shm_size,
+        shm_size=None if shares_memory(profile.ipc) else profile.shm_size,
         ipc=profile.ipc,
         ulimits=profile.ulimits,
         mem_limit=profile.mem_limit,
@@ -331,6 +338,11 @@ def _hostname(profile: Profile, name: str, facts: Facts) -> str | None:
         return profile.hostname
     if (profile.network_mode or "").startswith(("host", "container:")):
         return None
+    return hostname_of(name)
+
+
+def hostname_of(name: str) -> str:
+    """What a box calls itself, unless somebody has said."""
     return name.replace("_", "-")[:63].rstrip("-.")
 
 
@@ -595,19 +607,22 @@ def is_secret(variable: str) -> bool:
     return bool(_SECRET.search(variable))
 
 
+def variables_of(name: str) -> dict[str, str]:
+    """What tells a box that runs as somebody who and where at home that is."""
+    return {
+        "USER": name,
+        "LOGNAME": name,
+        "HOME": home_of(name),
+        # an image may have named a home of its own for this
+        "XDG_CACHE_HOME": f"{home_of(name)}/.cache",
+    }
+
+
 def _environment(
     profile: Profile, ask: Ask, given: Given, facts: Facts, kind: Kind
 ) -> tuple[Variable, ...]:
     caller = facts.caller
-    own: dict[str, str] = {}
-    if _is_caller(profile, caller):
-        own = {
-            "USER": caller.name,
-            "LOGNAME": caller.name,
-            "HOME": caller.box_home,
-            # an image may have named a home of its own for this
-            "XDG_CACHE_HOME": f"{caller.box_home}/.cache",
-        }
+    own = variables_of(caller.name) if _is_caller(profile, caller) else {}
     if profile.user == "host" and (kind == "jupyter" or caller.uid == 0):
         own |= notebook.stacks(caller.name, caller.uid, caller.gid)
     found = {name: Variable(name, value) for name, value in own.items()}
@@ -623,7 +638,7 @@ def _environment(
         # every CUDA image says `all`, which a default NVIDIA runtime would obey
         found[VISIBLE] = Variable(VISIBLE, NOTHING_VISIBLE)
     if ask.token is not None:
-        found["JUPYTER_TOKEN"] = Variable("JUPYTER_TOKEN", ask.token, secret=True)
+        found[notebook.TOKEN] = Variable(notebook.TOKEN, ask.token, secret=True)
     return tuple(found.values())
 
 
@@ -734,5 +749,5 @@ def _other_groups(caller: Caller) -> tuple[str, ...]:
     return tuple(str(number) for number in sorted(caller.groups) if number != caller.gid)
 
 
-def _shares_memory(ipc: str | None) -> bool:
+def shares_memory(ipc: str | None) -> bool:
     return ipc == "host" or (ipc or "").startswith("container:")

@@ -60,6 +60,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[str, ...]
     image_where: str
     description: str = ""
+    pull_policy: str = "missing"
     gpus: values.Gpus | None = None
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
@@ -235,10 +236,20 @@ class Config(msgspec.Struct, frozen=True):
                 values.reference(word)
             except ValueError as error:
                 raise UsageError(str(error)) from None
-            return {"image": Item((word,), COMMAND_LINE)}
+            return {"image": Item((word,), COMMAND_LINE), **self._policy(word)}
         if choice := catalog.parse_name(word):
             return {"image": Item(catalog.candidates(choice), "NVIDIA's tags")}
         raise UsageError(f"no profile '{word}'", did_you_mean(word, self.names()))
+
+    def _policy(self, image: str) -> Merged:
+        """When an image is pulled by the profile that has it: one that was saved here never is."""
+        for layer in self.layers:
+            for name, said in _profiles(layer).items():
+                settings = _mapping(f"profiles.{name}", said)
+                has, policy = settings.get("image"), settings.get("pull_policy")
+                if has and policy and has.value in (image, image.removesuffix(":latest")):
+                    return {"pull_policy": self._parse(BY_KEY["pull_policy"], policy, layer)}
+        return {}
 
     def _read(self, key: str, said: Said | None, layer: Layer | None, known: str = "") -> Merged:
         """One layer's mapping with every value parsed; `null` stays as a reset."""

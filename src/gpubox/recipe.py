@@ -21,7 +21,7 @@ from gpubox.errors import EngineError, UsageError
 
 NVIDIA = "https://developer.download.nvidia.com/compute"
 # Not `gpubox.version`: containers inherit an image's labels, and that one makes a box of them.
-BUILT_FROM = "gpubox.built-from"
+BUILT_FROM, BUILT_BY = "gpubox.built-from", "gpubox.built-by"
 BASE_NAME = "org.opencontainers.image.base.name"
 MACHINES = ("x86_64", "amd64")  # as Docker and Podman spell the one that the packages are for
 
@@ -89,8 +89,11 @@ class Recipe(msgspec.Struct, frozen=True):
         return self.mirror == NVIDIA
 
 
-def recipe(image: str, base: str | None = None, mirror: str | None = None) -> Recipe:
-    """The recipe of a deleted image. Raises UsageError for one that it cannot make."""
+def recipe(image: str, base: str | None = None, mirror: str | None = None, by: str = "") -> Recipe:
+    """The recipe of a deleted image. Raises UsageError for one that it cannot make.
+
+    `by` is who builds it, where that is known.
+    """
     tag = _tag(image)
     os = _os(tag)
     made_on = _base(base) if base else os.replace("ubuntu", "ubuntu:")
@@ -101,7 +104,7 @@ def recipe(image: str, base: str | None = None, mirror: str | None = None) -> Re
         _tools(os),
         *_packages(tag.cuda, groups, source),
         _settings(tag, groups),
-        _labels(groups, made_on, source),
+        _labels(groups, made_on, source, by),
     ]
     return Recipe(image, made_on, source, tuple(steps))
 
@@ -324,7 +327,7 @@ def _settings(tag: Tag, groups: Sequence[Group]) -> Step:
     return Step("what NVIDIA's container tools and compilers look for", _pairs("ENV", said))
 
 
-def _labels(groups: Sequence[Group], base: str, mirror: str) -> Step:
+def _labels(groups: Sequence[Group], base: str, mirror: str, by: str) -> Step:
     versions = _versions(groups)
     repositories = dict.fromkeys(f"{mirror}/{group.repository}" for group in groups)
     said = {
@@ -336,6 +339,7 @@ def _labels(groups: Sequence[Group], base: str, mirror: str) -> Step:
         },
         BASE_NAME: base,
         BUILT_FROM: " ".join(repositories),
+        **({BUILT_BY: by} if by else {}),
     }
     return Step("what it was built from", _pairs("LABEL", said))
 

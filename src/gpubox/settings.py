@@ -352,6 +352,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("flavor", written.Flavor, one(_flavor), "base, runtime or devel (the default)"),
     Setting("os", Text, one(), "the system in that image, like ubuntu22.04"),
     Setting(
+        "pull_policy",
+        written.PullPolicy,
+        one(values.pull_policy),
+        "when to pull the image: missing (unless said), always or never",
+        "--pull",
+        said=say.pull,
+        metavar="WHEN",
+    ),
+    Setting(
         "gpus",
         written.Gpus,
         _gpus,

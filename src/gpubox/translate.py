@@ -36,8 +36,6 @@ def docker_run(plan: Plan) -> list[Words]:
         if wanted
     )
     groups = [["docker", "run", *([f"-{letters}"] if letters else [])], ["--name", plan.name]]
-    if plan.pull != "missing":
-        groups.append(["--pull", plan.pull])
     groups += [["--group-add", number] for number in plan.group_add]
     for it, value in said(plan):
         groups += it.line(value)

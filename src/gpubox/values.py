@@ -318,7 +318,7 @@ def device(text: str) -> Device:
     return Device(parts[0], parts[-1], permissions)
 
 
-# --- ulimits and restart
+# --- ulimits, restart and pulls
 
 
 class Ulimit(msgspec.Struct, frozen=True):
@@ -360,6 +360,14 @@ def restart(text: str) -> str:
     if not re.fullmatch(RESTART, text):
         raise ValueError(f"'{text}' is not no, always, unless-stopped or on-failure[:TIMES]")
     return text
+
+
+def pull_policy(text: str) -> str:
+    """When an image is pulled; `if_not_present` is Compose's other word for `missing`."""
+    policy = "missing" if text == "if_not_present" else text
+    if policy not in ("missing", "always", "never"):
+        raise ValueError(f"'{text}' is not missing, always or never")
+    return policy
 
 
 # --- GPUs

@@ -52,6 +52,7 @@ Images: TypeAlias = Image | Annotated[list[Image], SOME]
 Cuda: TypeAlias = Annotated[Text, like(r"auto|\d+(?:\.\d+){0,2}", "auto", "12", "12.4")]
 Cudnn: TypeAlias = Annotated[Text, like(r"auto|\d+", "auto", "9")]
 Flavor: TypeAlias = Annotated[Text, one_of("base", "runtime", "devel")]
+PullPolicy: TypeAlias = Annotated[Text, one_of("missing", "always", "never", "if_not_present")]
 
 # --- GPUs
 

@@ -211,6 +211,7 @@ def assert_recognisable(image: Any, build: Build) -> None:
         "com.nvidia.cudnn.version": "5.1.10",
         "org.opencontainers.image.base.name": DEBIAN,
         "gpubox.built-from": f"{mirror}/{CUDA} {mirror}/{ML}",
+        "gpubox.built-by": "root",
     }
 
 

@@ -329,6 +329,6 @@ def test_an_image_without_jupyter_is_told_and_nothing_stays(
     assert done.stderr.decode().splitlines()[1:] == [
         "gpubox: there is no Jupyter in nvidia/cuda:8.0-cudnn5-devel",
         "  the profile 'jupyter' has it; or add it: gpubox run cuda8-cudnn5, in it"
-        " pip install jupyterlab, then docker commit",
+        " pip install jupyterlab, then gpubox save",
     ]
     assert boxes(client) == []

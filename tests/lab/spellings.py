@@ -274,6 +274,7 @@ SPELLINGS: dict[str, SearchStrategy[Spelling]] = {
     "cudnn": only_yaml(cuda=st.just("8.0"), cudnn=st.sampled_from([5, "5", 6])),
     "flavor": only_yaml(cuda=st.just("8.0"), cudnn=st.just(5), flavor=st.just("runtime")),
     "os": only_yaml(cuda=st.just("8.0"), cudnn=st.just(5), os=st.just("ubuntu16.04")),
+    "pull_policy": one("pull_policy", ["--pull"], st.sampled_from(["missing", "never"])),
     "gpus": _gpus(),
     "command": _command(),
     "entrypoint": _entrypoint(),
@@ -355,7 +356,7 @@ SPELLINGS: dict[str, SearchStrategy[Spelling]] = {
 }
 
 OWN_OPTIONS: list[tuple[str, ...]] = [
-    *((), (), (), ("-i",), ("-t",), ("-it",), ("--pull", "never"), ("--name", "chosen.name_1")),
+    *((), (), (), ("-i",), ("-t",), ("-it",), ("--name", "chosen.name_1")),
 ]
 
 

@@ -235,4 +235,4 @@ def test_what_some_reader_takes_for_more_than_a_text_is_quoted(text: str) -> Non
 
 
 def test_a_plain_word_stands_as_it_is() -> None:
-    assert write({"b": "plain/word:1.0", "c": ["./x"]}) == "b: plain/word:1.0\nc:\n- ./x\n"
+    assert write({"b": "plain/word:1.0", "c": ["./x"]}) == "b: plain/word:1.0\nc:\n  - ./x\n"

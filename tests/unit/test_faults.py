@@ -381,6 +381,28 @@ FAULTS = [
         "newer tag",
     ),
     ("No such image: a/b:c", "no image a/b:c on the engine", "--pull never"),
+    (
+        "You cannot remove a running container 0123. Stop the container before attempting removal",
+        "it runs",
+        "stop it",
+    ),
+    (
+        'cannot remove container "/a": container is running: stop the container before removing',
+        "it runs",
+        "stop it",
+    ),
+    (
+        'conflict: unable to remove repository reference "a/b:c" (must force) - container 0123 is'
+        " using its referenced image 4567",
+        "the container 0123 has this image",
+        "gpubox ps -a",
+    ),
+    (
+        "conflict: unable to delete 4567 (cannot be forced) - image is being used by running"
+        " container 0123",
+        "the container 0123 has this image",
+        "gpubox ps -a",
+    ),
     # Podman's own
     (
         "container create: container-init binary not found on the host: stat"

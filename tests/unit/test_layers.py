@@ -46,6 +46,8 @@ PURE = {
         "__init__ claims docker_words errors fits gpus holders layers notebook pick profile values"
     ),
     "moved": "claims docker_words holders plan values",
+    "saved": "boxes claims errors layers moved notebook plan profile settings values",
+    "leftovers": "boxes claims saved values",
     "translate": "docker_words plan settings",
     "export": "docker_words errors plan translate values",
     "identity": "plan",
@@ -68,8 +70,8 @@ ACTING = {
     "jupyter": "",
     "unreachable": "contexts errors faults",
     "engine": (
-        "boxes building claims contexts diagnosis docker_words errors faults holders plan"
-        " streams unreachable values"
+        "boxes building claims contexts diagnosis docker_words errors faults holders"
+        " leftovers moved plan recipe streams unreachable values"
     ),
     "pull": "checks engine errors faults progress values",
     "survey": "contest engine gpus holders host nvml plan values",
@@ -81,6 +83,7 @@ ACTING = {
         "boxes claims contest engine errors faults holders pick plan ports race terminal values"
     ),
     "move": "boxes docker_words engine errors holders moved plan race terminal values",
+    "save": "boxes engine errors layers race saved terminal",
     "trial": "diagnosis engine errors faults gpus plan profile translate values",
     "remote": "catalog engine errors hub values",
     "render": "building errors figures progress",
@@ -88,8 +91,9 @@ ACTING = {
 CLI = (
     "__init__ again boxes catalog cdi checks cli contexts demands diagnosis engine errors"
     " export faults figures fits foreground glance gpus holders host hub jupyter launch layers"
-    " move notebook nvidia nvml offers plan ports profile progress pull race recipe remote"
-    " render schema settings survey terminal translate trial values watching"
+    " leftovers move moved notebook nvidia nvml offers plan ports profile progress pull race"
+    " recipe remote render save saved schema settings survey terminal translate trial values"
+    " watching"
 )
 
 DOORS = {
@@ -229,6 +233,8 @@ def test_a_module_opens_with_what_passes_through_it(path: Path) -> None:
         ["pull", "--help"],
         ["gpus", "--help"],
         ["move", "--help"],
+        ["save", "--help"],
+        ["clean", "--help"],
         ["run", "--dry-run", "--gpus", "none", "cuda8-cudnn5"],
         ["completion", "bash"],
         ["completion", "fish", "gpubox run --gpus "],

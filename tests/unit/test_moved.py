@@ -11,7 +11,7 @@ from gpubox.docker_words import GpuRequest
 from gpubox.errors import EngineError
 from gpubox.gpus import Device, Machine
 from gpubox.holders import Container, Holding, join, without
-from gpubox.moved import by_cdi, forgotten, further_networks, is_of_a_move, others, successor
+from gpubox.moved import by_cdi, forgotten, further_networks, is_of_files, others, successor
 from gpubox.pick import NotFree
 from gpubox.plan import Caller, EngineFacts, Facts, Given
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
@@ -215,8 +215,8 @@ def test_the_way_of_its_gpus_is_known() -> None:
 
 
 def test_an_image_of_a_move_is_known_again() -> None:
-    assert is_of_a_move(forgotten(found(), IMAGE)["Labels"])
-    assert not is_of_a_move({"team": "vision"})
+    assert is_of_files(forgotten(found(), IMAGE)["Labels"])
+    assert not is_of_files({"team": "vision"})
 
 
 def test_the_image_says_neither_claim_nor_variables() -> None:

@@ -12,7 +12,7 @@ from gpubox.docker_words import GpuRequest
 from gpubox.errors import GpuboxError, UsageError
 from gpubox.gpus import Gpu, Machine
 from gpubox.layers import Layer, from_flags, layers, read
-from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
+from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, is_secret, plan
 from gpubox.profile import Config
 from gpubox.translate import arguments, docker_run_line, hidden
 from gpubox.values import Gpus, Port
@@ -384,3 +384,12 @@ def test_a_line_that_cannot_pick_says_so_and_claims_what_docker_gives() -> None:
 def test_nothing_to_share_is_a_mistake() -> None:
     with pytest.raises(UsageError, match="--share, and no GPU to share"):
         planned(flags={"gpus": "none"}, share=True)
+
+
+def test_variables_whose_names_speak_of_secrets() -> None:
+    secret = (
+        "HF_TOKEN MYSQL_PASSWORD DB_PASS WANDB_API_KEY SSH_KEY KEY my_private_key client_secret"
+    )
+    assert [name for name in secret.split() if not is_secret(name)] == []
+    plain = "PATH KEYBOARD MONKEY COMPASS PASSES KEYS_DIR OMP_NUM_THREADS"
+    assert [name for name in plain.split() if is_secret(name)] == []

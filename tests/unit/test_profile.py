@@ -483,3 +483,23 @@ def test_what_is_no_registry_is_told_with_its_place() -> None:
     told = "'https://x.y' is no registry: HOST[:PORT], without https://"
     assert problem("pytorch", "registry: https://x.y") == f"1.yaml:1: registry: {told} | "
     assert problem("pytorch", GPUBOX_REGISTRY="https://x.y") == f"GPUBOX_REGISTRY: {told} | "
+
+
+# --- when an image is pulled
+
+
+def test_an_image_that_a_profile_keeps_from_being_pulled_is_not_by_its_name_either() -> None:
+    saved = "profiles: {mine: {image: anna/mine, pull_policy: never}}"
+    for word in ("mine", "anna/mine", "anna/mine:latest"):
+        found = resolved(word, saved)
+        assert (found.pull_policy, found.where("pull_policy")) == ("never", "1.yaml:1")
+        assert resolved(word, saved, flags={"pull_policy": "always"}).pull_policy == "always"
+    assert resolved("anna/mine:2", saved).pull_policy == "missing"
+    assert resolved("pytorch", saved).pull_policy == "missing"
+
+
+def test_pull_policy_has_composes_words() -> None:
+    text = "profiles: {p: {image: a, pull_policy: %s}}"
+    assert resolved("p", text % "if_not_present").pull_policy == "missing"
+    told = problem("p", text % "daily")
+    assert told == "1.yaml:1: pull_policy: 'daily' is not missing, always or never | "

@@ -112,6 +112,7 @@ RIGHT: dict[str, list[Any]] = {
     "cuda": ["auto", 12, 12.4, "12.4.1"],
     "cudnn": ["auto", 9],
     "flavor": ["base", "${FLAVOR:-devel}"],
+    "pull_policy": ["never", "if_not_present", "${PULL:-always}"],
     "gpus": [
         *(2, "all", "none", "0,2", "device=0:1", "GPU-6af1", [0, "1"], ["MIG-1"], {"count": 1}),
         *({"count": "all"}, {"device_ids": [0, 2], "share": True}, {"count": 1, "share": False}),
@@ -137,6 +138,7 @@ WRONG: dict[str, list[Any]] = {
     "cuda": ["twelve", -1, True, ["12"], "12.4.1.1"],
     "cudnn": [8.1, "x", True],
     "flavor": ["full", 1, ["devel"]],
+    "pull_policy": ["sometimes", 1, ["never"]],
     "os": [["ubuntu22.04"]],
     "gpus": [
         *(0, "0", -1, 1.5, True, "x", "0,", [], ["x"], [-1], {"counts": 1}, {"count": 0}),

@@ -17,9 +17,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
 
 KEYS = (
-    "description extends image cuda cudnn flavor os gpus command entrypoint working_dir workspace"
-    " environment env_file user ports volumes datasets shm_size ipc ulimits mem_limit cpus"
-    " network_mode hostname labels restart init rm cap_add security_opt devices slurm"
+    "description extends image cuda cudnn flavor os pull_policy gpus command entrypoint"
+    " working_dir workspace environment env_file user ports volumes datasets shm_size ipc ulimits"
+    " mem_limit cpus network_mode hostname labels restart init rm cap_add security_opt devices"
+    " slurm"
 )
 FLAGS = (
     "--gpus -p -v -e --env-file -d -i -t --rm --name -u -w --shm-size --ipc --ulimit -m --memory"

@@ -38,6 +38,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "start": "life",
         "restart": "life",
         "rm": "life",
+        "save": "save",
+        "clean": "clean",
     },
     "GPUs": {"gpus": "gpus", "move": "move"},
     "Images": {"images": "images", "pull": "pull", "build": "build"},
@@ -63,6 +65,8 @@ HELP = {
     "start": "Start stopped boxes again, on the GPUs that they had.",
     "restart": "Stop boxes and start them again.",
     "rm": "Remove stopped boxes.",
+    "save": "A box as an image and a profile.",
+    "clean": "Remove what nobody needs any more.",
     "gpus": "Who uses which GPU, and which is free.",
     "move": "The same box on other GPUs.",
     "images": "Which CUDA images there are, and which run here.",
@@ -85,7 +89,8 @@ REFLEXES = {
     "kill": "gpubox stop -t 0",
     "nvidia-smi": "gpubox gpus",
     "top": "gpubox gpus --watch",
-    "prune": "docker container prune",
+    "commit": "gpubox save",
+    "prune": "gpubox clean",
     "config": "gpubox profiles",
 }
 

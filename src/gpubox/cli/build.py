@@ -49,7 +49,8 @@ def build_command(
     you push it to others.
     """
     this = app(context)
-    wanted = recipe.recipe(_image(this, word), base, apt_mirror)
+    by = "" if show else this.caller.name
+    wanted = recipe.recipe(_image(this, word), base, apt_mirror, by)
     if show:
         _say_unchecked(this, wanted)
         click.echo(wanted.dockerfile, nl=False)

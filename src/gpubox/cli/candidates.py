@@ -148,6 +148,7 @@ OF_SETTINGS: Mapping[str, Candidates] = {
     "devices": files,
     "environment": _variables,
     "user": _one_of("host"),
+    "pull_policy": _one_of("missing", "always", "never"),
     "ipc": _one_of("private", "shareable", "host"),
     "network_mode": _one_of("bridge", "none", "host"),
     "restart": _one_of("no", "always", "unless-stopped", "on-failure"),

@@ -265,7 +265,7 @@ def _no_answer(request: Request, engine: Engine, server: Server, plan: Plan | No
         return GpuboxError(
             f"there is no Jupyter{whose} in {plan.image}",
             f"{other}or add it: gpubox run {plan.profile}, in it pip install jupyterlab, then"
-            f" docker commit{closed}",
+            f" gpubox save{closed}",
         )
     log = end[1] if end else engine.log(server.box, lines=15).decode(errors="replace")
     ended = "has ended" if end else f"does not answer after {_JUPYTER_SECONDS} s"

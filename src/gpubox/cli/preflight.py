@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from gpubox import checks, demands, fits, host, pull, values
 from gpubox.checks import Finding
 from gpubox.errors import GpuboxError
+from gpubox.layers import COMMAND_LINE
 from gpubox.plan import Facts, asked_gpus, backend, is_gated
 from gpubox.values import ALL_GPUS, NO_GPUS
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gpubox.engine import Engine, LocalImage
     from gpubox.gpus import Gpu, Machine
     from gpubox.plan import EngineFacts, Plan
+    from gpubox.profile import Profile
 
 
 def report(app: App, found: Iterable[Finding], ignored: frozenset[str]) -> None:
@@ -44,15 +46,20 @@ def _hint(finding: Finding) -> str:
     )
 
 
-def of_image(app: App, plan: Plan, engine: Engine, facts: EngineFacts | None) -> Iterator[Finding]:
+def of_image(
+    app: App, plan: Plan, profile: Profile, engine: Engine, facts: EngineFacts | None
+) -> Iterator[Finding]:
     """What speaks against this image on these GPUs, and against getting it if it is not here."""
-    here = engine.image(plan.image)
+    here, said = engine.image(plan.image), profile.where("pull_policy")
+    if here is None and plan.pull_policy == "never" and said != COMMAND_LINE:
+        yield checks.of_never_pulled(plan.image, said)
+        return
     if plan.gpus.gpus != NO_GPUS and app.machine:
         gpus = asked_gpus(plan.gpus.gpus, app.machine)
         own = {item.name: item.value for item in plan.environment}
         gated = is_gated(plan.gpus.backend, facts)
         yield from on(app.machine, gpus, plan.image, here, own, gated)
-    if plan.pull == "always" or (here is None and plan.pull == "missing"):
+    if plan.pull_policy == "always" or (here is None and plan.pull_policy == "missing"):
         yield from _of_the_pull(plan.image, plan.registry, engine, facts or engine.facts(), here)
 
 

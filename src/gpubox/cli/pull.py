@@ -10,7 +10,7 @@ import click
 from gpubox.checks import OF_IMAGES
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
-from gpubox.errors import GpuboxError
+from gpubox.errors import GpuboxError, UsageError
 from gpubox.render import Screen
 
 if TYPE_CHECKING:
@@ -78,7 +78,12 @@ def _images(this: App, words: Sequence[str]) -> tuple[list[str], list[GpuboxErro
     images, mistakes = [], []
     for word in words:
         try:
-            images.append(this.image_for_here(this.config.profile(word)))
+            profile = this.config.profile(word)
+            if profile.pull_policy == "never":
+                raise UsageError(
+                    f"{profile.image} is never pulled: {profile.where('pull_policy')} says so"
+                )
+            images.append(this.image_for_here(profile))
         except GpuboxError as error:
             mistakes.append(error)
     return images, mistakes

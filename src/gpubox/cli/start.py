@@ -157,7 +157,7 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
         return resumed(_launch(request, planned, engine))
     launch = _launch(request, planned, engine)
     first, facts = launch.plan(_with_engine(facts, profile, launch))
-    found += preflight.of_image(app, first, engine, facts.engine)
+    found += preflight.of_image(app, first, profile, engine, facts.engine)
     preflight.report(app, found, request.ignored)
     for sentence in _greeting(request):
         app.screen.say(sentence)
