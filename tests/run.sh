@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tests/lab/install.sh
 
 install_packages "${engine_packages[@]}" docker-registry apache2-utils openssl \
-    podman catatonit tmux zsh fish chromium gcc libc6-dev gnupg mmdebstrap
+    podman catatonit tmux zsh fish chromium gcc libc6-dev gnupg mmdebstrap \
+    slurmctld slurmd slurm-client
 make_venv .lab/venv --group dev
 bin=$PWD/.lab/venv/bin
 

@@ -36,6 +36,7 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     gpus: str
     claim: str
     folder: str
+    job: str = ""
     state: str
     status: str
     created: int

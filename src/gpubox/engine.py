@@ -53,6 +53,7 @@ _ALIVE, _ENDED = ("running", "paused", "restarting", "stopping"), ("exited", "st
 _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
 _OLDEST = (1, 24)  # of the API, that docker-py speaks
 _LAST_TO_TELL = (1, 44)  # of the API: later ones keep an image's container to themselves
+_HANDED_OVER_SECONDS = 0.5  # for a request whose answer is not waited for
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
 
 
@@ -827,6 +828,12 @@ class Engine:
         numbers = [place["HostPort"] for places in bound.values() for place in places or ()]
         return [int(number) for number in numbers if number.isdigit() and int(number)]
 
+    def begin_stop(self, box: str, seconds: int) -> None:
+        """Have the engine stop a box, and do not wait for it: it ends that by itself."""
+        url = self.api._url("/containers/{0}/stop", box)
+        with suppress(docker.errors.APIError, requests.exceptions.RequestException):
+            self.api._post(url, params={"t": seconds}, timeout=_HANDED_OVER_SECONDS)
+
     def published_port(self, box: str, key: str) -> tuple[str, int] | None:
         """Where a running box's port (`8888/tcp`) is really published."""
         with translated(box):
@@ -1036,13 +1043,12 @@ def _is_box(labels: Mapping[str, str]) -> bool:
 
 def _box(item: Mapping[str, Any], sizes: bool) -> Box:
     labels = item["Labels"]
-    keys = ("profile", "owner", "kind", "gpus", "claim")
+    keys = ("profile", "owner", "kind", "gpus", "claim", "folder", "job")
     said = {key: labels.get(f"gpubox.{key}", "") for key in keys}
     return Box(
         id=item["Id"],
         name=_name(item),
         image=item.get("Image", ""),
-        folder=labels.get("gpubox.folder", ""),
         state=item.get("State", ""),
         status=item.get("Status", ""),
         created=int(item.get("Created") or 0),

@@ -58,18 +58,24 @@ def lets_anybody_in(address: str, port: int, seconds: float = _ANSWER_SECONDS) -
 
 
 def tunnel(
-    environ: Mapping[str, str], user: str, port: int, ssh_host: str | None = None
+    environ: Mapping[str, str], user: str, port: int, ssh_host: str | None = None, *, node: str = ""
 ) -> str | None:
     """The `ssh` line for the person's own machine, if they came here by ssh.
 
     SSH_CONNECTION is `CLIENT CLIENT_PORT SERVER SERVER_PORT`; `ssh_host` is the name that reaches
-    this machine from elsewhere, where its address does not.
+    this machine from elsewhere, where its address does not. A job is on a `node` of a cluster, and
+    its SSH_CONNECTION that of the shell which asked for it: the way leads through there.
     """
     parts = environ.get("SSH_CONNECTION", "").split()
-    if len(parts) != 4:
+    known, forward = len(parts) == 4, f"ssh -N -L {port}:127.0.0.1:{port}"
+    if node:
+        other_port = f":{parts[3]}" if known and parts[3] != "22" else ""
+        jump = f" -J {user}@{parts[2]}{other_port}" if known else ""
+        return f"{forward}{jump} {user}@{ssh_host or node}"
+    if not known:
         return None
     other_port = f" -p {parts[3]}" if parts[3] != "22" and not ssh_host else ""
-    return f"ssh -N -L {port}:127.0.0.1:{port}{other_port} {user}@{ssh_host or parts[2]}"
+    return f"{forward}{other_port} {user}@{ssh_host or parts[2]}"
 
 
 def open_in_browser(url: str, environ: Mapping[str, str]) -> bool:

@@ -16,7 +16,7 @@ from functools import partial
 import msgspec
 from msgspec.structs import replace
 
-from gpubox import faults, foreground, pull, terminal
+from gpubox import cluster, faults, foreground, pull, terminal
 from gpubox.engine import Engine, ImageMissing
 from gpubox.errors import EngineError
 from gpubox.faults import EngineSaid
@@ -75,14 +75,28 @@ class Launch(msgspec.Struct, frozen=True):
     def _accompany(self, started: Started, keys: bytes) -> Outcome:
         plan, own = started.plan, started.foreground
         assert own is not None, "a box in the foreground"
+        process = own.process
+        if plan.grace is not None:
+            process = replace(process, signal=partial(self._in_a_job, started.box, plan.grace))
         outcome = foreground.accompany(
-            own.process, own.signals, tty=plan.tty, stdin=plan.interactive, keys=keys
+            process, own.signals, tty=plan.tty, stdin=plan.interactive, keys=keys
         )
+        if plan.grace is not None and outcome.runs_on:
+            self.engine.begin_stop(started.box, plan.grace)
+            process.code()
+            outcome = replace(outcome, runs_on=False)
         if plan.rm and not outcome.runs_on:
             self.engine.wait_removed(started.box)  # or the next of this name would find it taken
         if plan.init:
             _init_has_failed(self.engine, started, outcome.exit_code, outcome.last_words)
         return outcome
+
+    def _in_a_job(self, box: str, grace: int, name: str) -> None:
+        """What ends a job ends its box, whatever this makes of the signal."""
+        if signal.Signals[name] in cluster.ENDS:
+            self.engine.begin_stop(box, grace)
+        else:
+            self.engine.signal(box, name)
 
     # --- plans
 
@@ -153,6 +167,9 @@ class Launch(msgspec.Struct, frozen=True):
                     self.engine.start(started.box, plan.image)
             if plan.init:
                 _see_beyond_init(self.engine, started)
+            if plan.grace is not None:
+                with self._or_removed(started.box, fenced=False):
+                    signals.heed()  # or nobody would end it
             return started
 
     def _create(self, plan: Plan) -> str:

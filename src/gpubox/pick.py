@@ -105,11 +105,17 @@ def _boxes(holding: Holding) -> list[Container]:
 
 def _said(taken: Sequence[Device], holdings: Sequence[Holding], free: Sequence[Holding]) -> str:
     """`GPUs 0 and 2 (of 4; 1 held by bob)`."""
-    *most, last = [device.key for device in taken]
-    listed = f"GPUs {', '.join(most)} and {last}" if most else f"GPU {last}"
     whole = [it for it in holdings if ":" not in it.device.key]
     others = [f"{it.device.key} {_brief(it)}" for it in whole if it not in free]
-    return f"{listed} ({'; '.join([f'of {len(whole)}', *([', '.join(others)] if others else [])])})"
+    return (
+        f"{listed(taken)} ({'; '.join([f'of {len(whole)}', *filter(None, [', '.join(others)])])})"
+    )
+
+
+def listed(devices: Sequence[Device]) -> str:
+    """`GPUs 0, 1 and 3`."""
+    *most, last = [device.key for device in devices]
+    return f"GPUs {', '.join(most)} and {last}" if most else f"GPU {last}"
 
 
 def _which(device: Device) -> str:

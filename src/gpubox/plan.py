@@ -14,14 +14,14 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from gpubox import __version__, fits, notebook, values
+from gpubox import __version__, fits, notebook, slurm, values
 from gpubox.claims import NO_CLAIM, SHARED
 from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
 from gpubox.gpus import Device, Gpu, Machine, chosen, named, overlap
 from gpubox.holders import Holding
 from gpubox.layers import BUILT_IN
-from gpubox.pick import pick, refuse_held
+from gpubox.pick import NotFree, listed, pick, refuse_held
 from gpubox.profile import Profile
 
 Kind = Literal["shell", "command", "jupyter"]
@@ -111,6 +111,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     taken: frozenset[str] = frozenset()
     no_hook: bool = False
     jupyter_port: int = notebook.PORT
+    job: slurm.Job | None = None
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +137,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `notes` are assumptions and surprises, a sentence each, that the person should read, `reasons`
     are why these GPUs were taken. A box `as_caller` gets that person's name, groups and home before
-    it starts; a `contested` one has GPUs that others may want at the same time.
+    it starts; a `contested` one has GPUs that others may want at the same time. One with a `grace`
+    must not outlive its start's process: it is stopped with it, in so many seconds.
     """
 
     name: str
@@ -177,6 +179,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     named_by_caller: bool = False
     port_by_caller: bool = False
     contested: bool = False
+    grace: int | None = None
     notes: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
@@ -192,7 +195,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     """The box that `profile` and `ask` mean on this machine; raises what cannot be."""
-    _contradictions(profile, ask)
+    _contradictions(profile, ask, facts.job)
     caller = facts.caller
     kind = ask.kind or ("command" if ask.command or profile.command else "shell")
     tty, interactive = _streams(ask, kind, caller)
@@ -247,6 +250,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         named_by_caller=ask.name is not None,
         port_by_caller=_port_said(profile, ask),
         contested=given.contested,
+        grace=facts.job.grace if facts.job else None,
         reasons=given.reasons,
         notes=(
             *given.notes,
@@ -258,8 +262,15 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     )
 
 
-def _contradictions(profile: Profile, ask: Ask) -> None:
-    if profile.rm and profile.restart not in (None, "no"):
+def _contradictions(profile: Profile, ask: Ask, job: slurm.Job | None) -> None:
+    restarts = profile.restart not in (None, "no")
+    if job and restarts:
+        raise ProfileError(
+            profile.where("restart"),
+            "restart",
+            f"'{profile.restart}' and a Slurm job exclude each other: it ends with job {job.id}",
+        )
+    if profile.rm and restarts:
         raise ProfileError(
             profile.where("restart"),
             "restart",
@@ -313,7 +324,7 @@ def _program(
 # --- names and labels
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """A word fit for a container's name; an image gives the last part of its repository."""
     if "/" in text or ":" in text:
         text = values.reference(text).repository.rpartition("/")[2]
@@ -322,10 +333,10 @@ def _safe(text: str) -> str:
 
 def _name(profile: Profile, facts: Facts) -> str:
     """The first free one of profile and caller; the profile alone where anybody may start it."""
-    base = _safe(profile.name)
+    base = safe(profile.name)
     if facts.exported:
         return base
-    base += f"-{_safe(facts.caller.name)}"
+    base += f"-{safe(facts.caller.name)}"
     number, name = 1, base
     while name in facts.taken:
         number += 1
@@ -351,6 +362,7 @@ def _labels(
 ) -> tuple[tuple[str, str], ...]:
     if facts.exported:  # it is nobody's box, and nobody has looked whether its GPUs are free
         return tuple(profile.labels.items())
+    job = facts.job
     own = {
         "profile": profile.name,
         "owner": facts.caller.name,
@@ -358,6 +370,7 @@ def _labels(
         "kind": kind,
         "gpus": given.label,
         **({"claim": given.claim} if given.claim else {}),
+        **({"job": job.id, "restarts": job.restarts} if job else {}),
         "version": __version__,
     }
     return (*profile.labels.items(), *((LABEL + key, text) for key, text in own.items()))
@@ -389,12 +402,14 @@ def asked_gpus(gpus: values.Gpus, machine: Machine | None) -> tuple[Gpu, ...]:
 class Given(msgspec.Struct, frozen=True, kw_only=True):
     """The GPUs of a box, as they are asked of the engine, and as its label `claimed` them.
 
-    `claim` is what its label says of that, in the words of `claims`.
+    `claim` is what its label says of that, in the words of `claims`. What is `placed` was given by
+    Slurm, which gives it to nobody else.
     """
 
     gpus: values.Gpus
     claimed: tuple[str, ...] = ()
     claim: str = ""
+    placed: bool = False
     notes: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
@@ -405,7 +420,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def contested(self) -> bool:
         """Whether others may want them at the same time."""
-        return self.claim != NO_CLAIM and self.gpus != values.NO_GPUS
+        return self.claim != NO_CLAIM and self.gpus != values.NO_GPUS and not self.placed
 
     @property
     def by_place(self) -> bool:
@@ -422,11 +437,37 @@ def _given(profile: Profile, ask: Ask, facts: Facts) -> Given:
     asked = replace(asked, share=False)
     if facts.exported and asked.count:
         return Given(gpus=_first(asked.count, facts), claim=NO_CLAIM)
+    if facts.job:
+        by_default = profile.where("gpus").startswith(BUILT_IN)
+        return _placed(asked, facts.job, facts, SHARED if share else "", by_default)
     unseen = asked.count and (facts.machine is None or facts.engine is None)
     if unseen and not share and profile.where("gpus").startswith(BUILT_IN):
         note = f"the box gets all GPUs; which are free is not seen: {_why_unseen(facts)}"
         return Given(gpus=values.ALL_GPUS, claim=NO_CLAIM, notes=(note,))
     return given(asked, facts, profile.images, share=share)
+
+
+def _placed(
+    asked: values.Gpus, job: slurm.Job, facts: Facts, claim: str, by_default: bool
+) -> Given:
+    """Of the job's own GPUs. Who has one past Slurm is told, and left to it."""
+    devices = slurm.share_of(job, slurm.devices(job, facts.machine), asked, default=by_default)
+    if not devices:
+        none = f"job {job.id} has no GPU, and so the box has none"
+        return Given(gpus=values.NO_GPUS, notes=(none,) if by_default else ())
+    gpus = values.Gpus(tuple(_spelt(device, facts.engine) for device in devices))
+    notes = [f"{listed(devices)} of job {job.id}"]
+    try:
+        refuse_held(_named(gpus, facts.holdings), facts.holdings, share=claim == SHARED)
+    except NotFree as held:
+        notes.append(f"{held.problem}, though Slurm gave it to job {job.id}")
+    return Given(
+        gpus=gpus,
+        claimed=tuple(map(_claimed, devices)),
+        claim=claim,
+        placed=True,
+        notes=tuple(notes),
+    )
 
 
 def given(
@@ -622,7 +663,9 @@ def _environment(
     profile: Profile, ask: Ask, given: Given, facts: Facts, kind: Kind
 ) -> tuple[Variable, ...]:
     caller = facts.caller
-    own = variables_of(caller.name) if _is_caller(profile, caller) else {}
+    own = dict(facts.job.variables) if facts.job else {}
+    if _is_caller(profile, caller):
+        own |= variables_of(caller.name)
     if profile.user == "host" and (kind == "jupyter" or caller.uid == 0):
         own |= notebook.stacks(caller.name, caller.uid, caller.gid)
     found = {name: Variable(name, value) for name, value in own.items()}

@@ -24,6 +24,7 @@ TOP_LEVEL = {
     "default_jupyter": "the same for `gpubox jupyter`",
     "registry": "HOST[:PORT][/PATH] through which Docker Hub's images are pulled",
     "ssh_host": "how other machines name this one, for the tunnel lines",
+    "slurm": "`required` where GPUs are given by Slurm's jobs alone",
     "datasets": "host folders by name, HOST_PATH[:BOX_PATH][:rw], read-only unless said",
     "defaults": "settings under every profile",
     "profiles": "settings by the name of a profile",
@@ -121,6 +122,9 @@ class Config(msgspec.Struct, frozen=True):
                     _unknown(said.where, key, list(TOP_LEVEL))
                 if key in ("datasets", "defaults", "profiles"):
                     _mapping(key, said)
+                if key == "slurm" and said.value not in (None, "required"):
+                    problem = "'required' is all that can be said here; options go into a profile"
+                    raise ProfileError(said.where, key, problem)
 
     # --- the top level
 
@@ -143,6 +147,11 @@ class Config(msgspec.Struct, frozen=True):
             return values.registry(found.value) if found and found.value else None
         except ValueError as error:
             raise ProfileError(found.where if found else "", key, str(error)) from None
+
+    def slurm_required(self) -> str:
+        """Where it is said that GPUs are given by Slurm alone; no later layer can take it back."""
+        said = (layer.settings.get("slurm") for layer in self.layers)
+        return next((each.where for each in said if each and each.value), "")
 
     def default(self, key: str = "default") -> str:
         found = self.text(key)

@@ -35,6 +35,7 @@ def schema() -> Schema:
         "defaults": _mapping(
             {key: {"$ref": f"{_PROFILE}/properties/{key}"} for key in settings if key != "extends"}
         ),
+        "slurm": _as_yaml({"enum": ["required", None]}),
         "profiles": _named({"$ref": _PROFILE})
         | {"propertyNames": {"pattern": f"^{PROFILE_NAME}$"}},
     }

@@ -151,10 +151,9 @@ def _device(said: Said) -> list[tuple[str, values.Device]]:
     return [(device.target, device)]
 
 
-def _word(said: Said) -> list[tuple[str, str]]:
-    if not said.value:
-        raise ValueError("an empty item")
-    return [(str(said.value), str(said.value))]
+def _sbatch_option(said: Said) -> list[tuple[str, str]]:
+    found = values.sbatch_option(str(said.value or ""))
+    return [(found, found)]
 
 
 def _capability(said: Said) -> list[tuple[str, str]]:
@@ -582,7 +581,13 @@ SETTINGS: tuple[Setting, ...] = (
         say.devices,
         metavar="DEVICE",
     ),
-    Setting("slurm", Texts, keyed(_word), "options for `sbatch`", merge="by key"),
+    Setting(
+        "slurm",
+        Texts,
+        keyed(_sbatch_option),
+        "options of `gpubox submit` for Slurm, as behind #SBATCH: --time=2:00:00",
+        merge="by key",
+    ),
 )
 
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}

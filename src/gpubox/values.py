@@ -7,6 +7,7 @@ read is a ValueError whose text is the problem in one sentence.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
@@ -350,6 +351,17 @@ def ulimit(name: str, text: str) -> Ulimit:
     if found.hard != -1 and (found.soft > found.hard or found.soft == -1):
         raise ValueError(f"'{name}={text}': the soft limit is above the hard one")
     return found
+
+
+def sbatch_option(text: str) -> str:
+    """What stands behind `#SBATCH`: one line, and an option."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"'{text}': {str(error).lower()}") from None
+    if not text.startswith("-") or "\n" in text or not words:
+        raise ValueError(f"'{text}' is no option of sbatch, like --time=2:00:00")
+    return text
 
 
 RESTART = r"no|always|unless-stopped|on-failure(?::\d+)?"

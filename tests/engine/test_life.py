@@ -387,6 +387,6 @@ def test_boxes_has_this_shape(lab: Workstation, said: Said) -> None:
     (box,) = json.loads(said("ps", "--json", "--size")[1])
     assert {key: type(value).__name__ for key, value in box.items()} == {
         **dict.fromkeys(("id", "name", "image", "profile", "owner", "kind", "gpus"), "str"),
-        **dict.fromkeys(("claim", "folder", "state", "status", "url"), "str"),
+        **dict.fromkeys(("claim", "folder", "job", "state", "status", "url"), "str"),
         **{"created": "int", "written": "int", "ports": "list", "exit_code": "NoneType"},
     }

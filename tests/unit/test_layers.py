@@ -42,8 +42,11 @@ PURE = {
     "profile": "catalog errors layers settings values",
     "schema": "profile settings",
     "notebook": "",
+    "slurm": "errors gpus pick values",
+    "batch": "",
     "plan": (
-        "__init__ claims docker_words errors fits gpus holders layers notebook pick profile values"
+        "__init__ claims docker_words errors fits gpus holders layers notebook pick profile slurm"
+        " values"
     ),
     "moved": "claims docker_words holders plan values",
     "saved": "boxes claims errors layers moved notebook plan profile settings values",
@@ -64,6 +67,7 @@ ACTING = {
     "nvml": "errors gpus",
     "nvidia": "cdi diagnosis",
     "hub": "__init__ errors",
+    "cluster": "errors slurm",
     "streams": "errors",
     "terminal": "errors streams",
     "watching": "streams terminal",
@@ -78,7 +82,9 @@ ACTING = {
     "ports": "engine host",
     "race": "contest engine holders pick plan survey terminal",
     "foreground": "engine errors streams terminal",
-    "launch": ("engine errors faults foreground identity plan ports pull race terminal translate"),
+    "launch": (
+        "cluster engine errors faults foreground identity plan ports pull race terminal translate"
+    ),
     "again": (
         "boxes claims contest engine errors faults holders pick plan ports race terminal values"
     ),
@@ -89,11 +95,11 @@ ACTING = {
     "render": "building errors figures progress",
 }
 CLI = (
-    "__init__ again boxes catalog cdi checks cli contexts demands diagnosis engine errors"
-    " export faults figures fits foreground glance gpus holders host hub jupyter launch layers"
-    " leftovers move moved notebook nvidia nvml offers plan ports profile progress pull race"
-    " recipe remote render save saved schema settings survey terminal translate trial values"
-    " watching"
+    "__init__ again batch boxes catalog cdi checks cli cluster contexts demands diagnosis"
+    " engine errors export faults figures fits foreground glance gpus holders host hub jupyter"
+    " launch layers leftovers move moved notebook nvidia nvml offers plan ports profile progress"
+    " pull race recipe remote render save saved schema settings slurm survey terminal translate"
+    " trial values watching"
 )
 
 DOORS = {

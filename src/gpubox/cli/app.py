@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gpubox.plan import Caller, Facts
     from gpubox.profile import Config, Profile
     from gpubox.race import Race
+    from gpubox.slurm import Job
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
@@ -51,7 +52,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "schema": "profiles",
     },
     "Trouble": {"doctor": "doctor"},
-    "Elsewhere": {"export": "export"},
+    "Elsewhere": {"submit": "submit", "export": "export"},
 }
 
 HELP = {
@@ -78,6 +79,7 @@ HELP = {
     "completion": "The script that completes gpubox in your shell.",
     "schema": "The JSON Schema of gpubox.yaml, for editors.",
     "doctor": "What is wrong on this machine, and what to do about it.",
+    "submit": "The same box as a job of Slurm's.",
     "export": "The same box as a Compose file, or as a devcontainer.json.",
 }
 
@@ -92,6 +94,7 @@ REFLEXES = {
     "commit": "gpubox save",
     "prune": "gpubox clean",
     "config": "gpubox profiles",
+    "sbatch": "gpubox submit",
 }
 
 
@@ -124,6 +127,20 @@ class App:
         for warning in warnings:
             self.screen.warn(warning)
         return Config(tuple(found), caller.environ, caller.folder)
+
+    @cached_property
+    def job(self) -> Job | None:
+        """The Slurm job that this is called in; its boxes run on this machine's engine."""
+        from gpubox import cluster
+
+        job = cluster.job(self.caller.environ)
+        if job and not self.endpoint.local:
+            raise GpuboxError(
+                f"{self.endpoint.source} names {self.endpoint.host}, and the GPUs of job {job.id}"
+                f" are {job.node}'s",
+                "unset it in the job: the engine of the node itself is the right one",
+            )
+        return job
 
     @cached_property
     def endpoint(self) -> Endpoint:
@@ -181,6 +198,18 @@ class App:
         if boxes is not None and not any(box.claims_gpus for box in boxes):
             return facts
         return race.survey.of(replace(facts, machine=self.machine, unseen=self.unseen))
+
+    def refuse_past_slurm(self, hint: str) -> None:
+        """Raise where all GPUs are Slurm's: one that is taken past it would be somebody's."""
+        if required := self.config.slurm_required():
+            raise GpuboxError(f"GPUs are given by Slurm here ({required})", hint)
+
+    def refuse_to_start_past_slurm(self, boxes: Sequence[Box]) -> None:
+        """As above for boxes that start again: their GPUs are no job's now."""
+        for box in boxes:
+            if box.claims_gpus:
+                kept = f"gpubox save {box.name} NAME keeps its files"
+                self.refuse_past_slurm(f"{kept}, and gpubox submit NAME takes them to a GPU")
 
     def connect_or_why(self) -> Engine | GpuboxError:
         """The engine, or why there is none, for who can do without."""

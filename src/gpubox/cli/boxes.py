@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpubox.boxes import Box
     from gpubox.engine import Engine
 
-_COLUMNS = ("NAME", "PROFILE", "OWNER", "GPUS", "PORTS", "STATUS", "FOLDER")
+_COLUMNS = ("NAME", "PROFILE", "OWNER", "JOB", "GPUS", "PORTS", "STATUS", "FOLDER", "WRITTEN")
 _SPARE = ("FOLDER", "PORTS", "PROFILE")  # left out first where the window is narrow
 
 
@@ -45,8 +45,10 @@ def ps_command(
         render.print_json([_object(box, urls, ends) for box in shown])
         return
     if shown:
-        columns = (*_COLUMNS, *(["WRITTEN"] if sizes else []))
-        left_out = render.print_table(columns, [_row(box, ends) for box in shown], _SPARE)
+        empty = {*([] if sizes else ["WRITTEN"]), *([] if any(it.job for it in shown) else ["JOB"])}
+        columns = [column for column in _COLUMNS if column not in empty]
+        rows = [[row[column] for column in columns] for row in (_row(it, ends) for it in shown)]
+        left_out = render.print_table(columns, rows, _SPARE)
         for box in shown:
             if box.id in urls:  # on a line of its own, so that it can be copied whole
                 click.echo(f"{box.name}: {urls[box.id]}")
@@ -90,8 +92,16 @@ def _object(box: Box, urls: dict[str, str], ends: dict[str, str]) -> dict[str, o
     return asdict(box) | how | {"url": urls.get(box.id, "")}
 
 
-def _row(box: Box, ends: dict[str, str]) -> Sequence[str]:
+def _row(box: Box, ends: dict[str, str]) -> dict[str, str]:
     gpus = ",".join(gpu.removeprefix("index:")[:SHORT_UUID] for gpu in box.gpus.split(","))
-    how = records.status(box, ends.get(box.id, ""))
-    row = (box.name, box.profile, box.owner, gpus, ", ".join(box.ports), how, box.folder)
-    return row if box.written is None else (*row, size_text(box.written))
+    return {
+        "NAME": box.name,
+        "PROFILE": box.profile,
+        "OWNER": box.owner,
+        "JOB": box.job,
+        "GPUS": gpus,
+        "PORTS": ", ".join(box.ports),
+        "STATUS": records.status(box, ends.get(box.id, "")),
+        "FOLDER": box.folder,
+        "WRITTEN": size_text(box.written or 0),
+    }

@@ -112,6 +112,7 @@ def _come_back(app: App, engine: Engine, box: Box, seconds: float) -> int:
             f"{box.name} is stopped, and its shell wants a terminal",
             f"gpubox start {box.name}, then gpubox enter {box.name} COMMAND",
         )
+    app.refuse_to_start_past_slurm([box])
     keys, race = foreground.detach_keys(engine), app.race(engine, seconds)
     facts = app.surveyed(race, [box])
     with Signals() as signals:

@@ -137,6 +137,7 @@ Begin = Callable[["App", "Race", "Facts", "Box"], str]
 def _again(this: App, race: Race, boxes: Sequence[Box], begin: Begin) -> int:
     from gpubox.terminal import Signals
 
+    this.refuse_to_start_past_slurm(boxes)
     facts = this.surveyed(race, boxes)
     with Signals() as signals, _pool() as pool:  # whose tickets go, however it ends
         return _each(this, pool, boxes, partial(begin, this, race.heeding(signals), facts))

@@ -11,10 +11,12 @@ from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.cli.chosen import BOX, OWNER, chosen
 from gpubox.cli.words import SHARE, WAIT, patience
-from gpubox.errors import EngineError, UsageError
+from gpubox.errors import EngineError, GpuboxError, UsageError
 from gpubox.gpus import called
+from gpubox.values import NO_GPUS
 
 if TYPE_CHECKING:
+    from gpubox.boxes import Box
     from gpubox.plan import Given
     from gpubox.values import Gpus
 
@@ -56,6 +58,7 @@ def move_command(
     if engine.podman:
         raise EngineError("boxes of Podman are not moved: it starts them without their GPUs")
     (box,) = chosen(this, engine, [name], owner)
+    _refuse_past_slurm(this, box, asked)
     race = this.race(engine, patience(wait, wait_for))
     facts = replace(this.surveyed(race), engine=engine.facts())
     new = Move(race).to(box, asked, facts, share=share)
@@ -64,6 +67,16 @@ def move_command(
     else:
         this.screen.say(f"{box.name} runs on {_place(this, new)}")
     click.echo(box.name)
+
+
+def _refuse_past_slurm(this: App, box: Box, asked: Gpus) -> None:
+    if box.job:
+        raise GpuboxError(
+            f"{box.name} is the box of Slurm's job {box.job}, and its GPUs are the job's",
+            f"scancel {box.job}, and gpubox submit again",
+        )
+    if asked != NO_GPUS:
+        this.refuse_past_slurm("gpubox submit")
 
 
 def _asked(text: str) -> Gpus:

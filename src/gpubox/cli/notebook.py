@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -56,13 +57,20 @@ class Server(Struct, frozen=True):
 def jupyter(app: App, parameters: dict[str, Any]) -> int:
     from gpubox.jupyter import new_token
 
-    words = parameters["words"]
+    words, job = parameters["words"], app.job
     if len(words) > 1:
         raise UsageError(
             f"jupyter takes no COMMAND, and '{words[1]}' stands behind '{words[0]}'",
             f"gpubox run {shlex.join(words)}",
         )
-    made = request(app, parameters, words, {}, default="default_jupyter", beneath=notebook.BENEATH)
+    made = request(
+        app, parameters, words, {}, default="default_jupyter", beneath=notebook.BENEATH, job=job
+    )
+    if job:
+        from gpubox import cluster
+
+        for end in cluster.ENDS:  # as Ctrl-C does
+            signal.signal(end, signal.default_int_handler)
     ask = replace(
         made.ask,
         kind="jupyter",
@@ -128,6 +136,7 @@ def _mine(request: Request, engine: Engine) -> Box | None:
         for box in engine.boxes(stopped=True)
         if (box.kind, box.owner, box.profile, box.folder) == wanted
         and box.state in ("running", "exited")
+        and box.job == (request.job.id if request.job else "")
     ]
     return next((box for box in found if box.state == "running"), next(iter(found), None))
 
@@ -153,6 +162,7 @@ def _again(wish: Wish, request: Request, launch: Launch, box: Box) -> Server:
     engine = launch.engine
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"starting {box.name} again; --new makes another")
+    request.app.refuse_to_start_past_slurm([box])
     facts = request.app.surveyed(launch.race, [box])
     with Signals() as signals:
         Again(launch.race.heeding(signals), facts, _OTHER).start(box)
@@ -304,15 +314,17 @@ def _follow(wish: Wish, request: Request, engine: Engine, server: Server) -> int
     screen, name = request.app.screen, server.name
     try:
         _print_url(wish, request, server)
-        screen.say(f"Ctrl-C stops it; {name} and its files are kept")
+        kept = "" if request.profile.rm else f"; {name} and its files are kept"
+        screen.say(f"Ctrl-C stops it{kept}")
         for part in engine.follow_log(server.box):
             sys.stderr.buffer.write(part)
             sys.stderr.buffer.flush()
     except KeyboardInterrupt:
         screen.say(f"stopping {name}")
-        engine.stop(server.box)
+        engine.stop(server.box, *([request.job.grace] if request.job else []))
         return 0
-    return int(engine.state(server.box)["ExitCode"])
+    code, _ = engine.end(server.box) or (0, "")
+    return code
 
 
 jupyter_command = command(

@@ -36,7 +36,7 @@ Resume = Callable[[Request, "Engine"], Callable[["Launch"], int] | None]
 
 
 def run(app: App, parameters: dict[str, Any]) -> int:
-    return go(request(app, parameters, parameters["words"], {}), _conduct)
+    return go(request(app, parameters, parameters["words"], {}, job=app.job), _conduct)
 
 
 # --- mount
@@ -75,7 +75,8 @@ def mount(app: App, parameters: dict[str, Any]) -> int:
         click.get_current_context().meta[DASHES] = bool(words.pop(0))
     if not volumes and not datasets:
         raise _nothing_to_mount(app, words)
-    made = request(app, parameters, words, {"volumes": volumes, "datasets": datasets})
+    lists: dict[str, list[Any]] = {"volumes": volumes, "datasets": datasets}
+    made = request(app, parameters, words, lists, job=app.job)
     return go(replace(made, data=frozenset(spec["target"] for spec in volumes)), _conduct)
 
 
@@ -143,6 +144,7 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
         return _dry_run(request)
     app, profile = request.app, request.profile
     planned, facts = _planner(request), _facts(request)
+    _refuse_past_slurm(request)
     from gpubox.cli import preflight
 
     first = planned(replace(facts, printed=True))
@@ -177,10 +179,22 @@ def _facts(request: Request) -> Facts:
     from gpubox.plan import Facts, files_named
 
     app, profile = request.app, request.profile
-    facts = Facts(caller=app.caller, files=host.read_files(files_named(profile)))
+    facts = Facts(caller=app.caller, files=host.read_files(files_named(profile)), job=request.job)
     if _wants_gpus(profile) or len(profile.images) > 1:
         facts = replace(facts, machine=app.machine, unseen=app.unseen)
     return facts
+
+
+def _refuse_past_slurm(request: Request) -> None:
+    """Where all GPUs are Slurm's, one outside of a job would be somebody's."""
+    if request.job is None and _wants_gpus(request.profile):
+        words = shlex.join(
+            [request.profile.name, *(["--"] * bool(request.ask.command)), *request.ask.command]
+        )
+        request.app.refuse_past_slurm(
+            f"gpubox submit {words}; at a terminal: srun --gres=gpu:1 --pty gpubox run {words};"
+            f" without a GPU: gpubox run --gpus none {words}",
+        )
 
 
 def _launch(request: Request, planned: Callable[[Facts], Plan], engine: Engine) -> Launch:
@@ -302,7 +316,13 @@ def say_tunnel(app: App, port: int, lead: str) -> None:
     from gpubox import jupyter
 
     name = app.config.text("ssh_host")
-    line = jupyter.tunnel(app.caller.environ, app.caller.name, port, name.value if name else None)
+    line = jupyter.tunnel(
+        app.caller.environ,
+        app.caller.name,
+        port,
+        name.value if name else None,
+        node=app.job.node if app.job else "",
+    )
     if line:
         app.screen.say(f"{lead}{line}")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 import msgspec
@@ -23,10 +23,11 @@ from gpubox.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from gpubox.plan import Ask
     from gpubox.profile import Profile
+    from gpubox.slurm import Job
 
 DASHES, SPECS = "gpubox.dashes", "gpubox.specs"  # of what was typed, for its correction
 
-# Options of `docker run` in published lines that a box does not take, and what to write.
+# Options that a box does not take, of `docker run` in published lines, or that a job does not.
 _INSTEAD = {
     "--privileged": "it would give the box every device of the machine; name what it needs with"
     " --device, --cap-add or --security-opt",
@@ -43,6 +44,7 @@ class BoxCommand(click.Command):
     """
 
     allow_interspersed_args = False
+    instead: ClassVar[Mapping[str, str]] = _INSTEAD
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = self.leading_options(ctx, args)
@@ -59,10 +61,10 @@ class BoxCommand(click.Command):
         try:
             return self.options_of(ctx, args)
         except click.NoSuchOption as error:
-            if error.option_name not in _INSTEAD:
+            if error.option_name not in self.instead:
                 raise
             problem = f"{error.option_name} is no option here"
-            raise UsageError(problem, _INSTEAD[error.option_name]) from None
+            raise UsageError(problem, self.instead[error.option_name]) from None
 
     def options_of(self, ctx: click.Context, args: Sequence[str]) -> Sequence[str]:
         """The options, with their values, that stand before the first word; and a `--`."""
@@ -172,6 +174,7 @@ _WORDS = {
     "run": "[PROFILE|IMAGE] [COMMAND]...",
     "mount": "SPEC... [PROFILE|IMAGE] [COMMAND]...",
     "jupyter": "[PROFILE|IMAGE]",
+    "submit": "[PROFILE|IMAGE] [COMMAND]...",
 }
 
 
@@ -184,6 +187,7 @@ class Request(msgspec.Struct, frozen=True):
     ignored: frozenset[str]
     dry_run: bool
     patience: float = 0  # seconds, while others have its GPUs
+    job: Job | None = None
     data: frozenset[str] = frozenset()  # where SPECs mount, which are less bold than -v
 
 
@@ -191,21 +195,32 @@ def request(
     app: App,
     parameters: dict[str, Any],
     words: Sequence[str],
-    mounts: dict[str, Any],
+    lists: Mapping[str, Sequence[Any]],
     default: str = "default",
-    beneath: dict[str, str] | None = None,
+    beneath: Mapping[str, str] | None = None,
+    job: Job | None = None,
 ) -> Request:
+    """What the words of a command mean, in a Slurm `job` too; `lists` go before those of flags."""
+    from gpubox import slurm
     from gpubox.layers import from_flags
     from gpubox.plan import Ask
 
     dashes = bool(click.get_current_context().meta.get(DASHES))
     word, command = _split(app, words, dashes, default)
     given = flags(parameters)
-    for key, specs in mounts.items():
+    for key, specs in lists.items():
         given[key] = [*specs, *given.get(key, ())]
     layers = [from_flags(given, app.caller.folder)]
     if gpus := app.caller.environ.get("NV_GPU"):
         layers.insert(0, from_flags({"gpus": gpus.split(",")}, app.caller.folder, "NV_GPU"))
+    if job:
+        if parameters["detach"]:
+            raise UsageError(
+                f"-d in Slurm's job {job.id}: the job would end here, and its box would not",
+                "leave -d out; what is in the background is the job: gpubox submit",
+            )
+        beneath = {**job.beneath, **(beneath or {})}
+        layers.append(from_flags(slurm.ALWAYS, app.caller.folder))
     return Request(
         app=app,
         profile=app.config.profile(word, *layers, beneath=beneath),
@@ -220,6 +235,7 @@ def request(
         ignored=frozenset(parameters.get("ignore", ())),
         dry_run=parameters.get("dry_run", False),
         patience=patience(parameters.get("wait", False), parameters.get("wait_for")),
+        job=job,
     )
 
 
