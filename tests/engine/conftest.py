@@ -21,6 +21,7 @@ from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry
 from lab.spellings import DATA, GPU, INHERITED, STAND_INS
+from lab.workstation import Workstation
 
 
 class Engines:
@@ -183,3 +184,11 @@ def nvml(nvml_libraries: Libraries, tmp_path: Path) -> Callable[[Machine], dict[
 def registry() -> Iterator[Registry]:
     with Registry() as made:
         yield made
+
+
+@pytest.fixture
+def lab(
+    used_engine: PrivateEngine, gpubox: Gpubox, nvml: Callable[[Machine], dict[str, str]]
+) -> Workstation:
+    """A shared machine with four GPUs, its engine and its people."""
+    return Workstation(used_engine, gpubox, nvml)

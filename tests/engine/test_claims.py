@@ -31,13 +31,6 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture
-def lab(
-    used_engine: PrivateEngine, gpubox: Gpubox, nvml: Callable[[Machine], dict[str, str]]
-) -> Workstation:
-    return Workstation(used_engine, gpubox, nvml)
-
-
-@pytest.fixture
 def run(lab: Workstation) -> Run:
     """A box of the caller's that sleeps in the background."""
 

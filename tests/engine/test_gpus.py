@@ -35,13 +35,6 @@ HEAD = "GPU  UUID          MODEL                MEMORY        UTIL  TEMP  STATE"
 CTRL_C, CTRL_Z = "\x03", "\x1a"
 
 
-@pytest.fixture
-def lab(
-    used_engine: PrivateEngine, gpubox: Gpubox, nvml: Callable[[Machine], dict[str, str]]
-) -> Workstation:
-    return Workstation(used_engine, gpubox, nvml)
-
-
 def given(engine: PrivateEngine, index: int) -> tuple[str, str]:
     """How docker gives that engine's GPU."""
     if engine.kind == "cdi":

@@ -12,9 +12,7 @@ import pytest
 
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN
-from lab.nvml import Machine
 from lab.person import at_window
-from lab.program import Gpubox
 from lab.tmux import Window
 from lab.waiting import wait_until
 from lab.workstation import MACHINE, PROFILE, SOMEBODY, Workstation
@@ -23,13 +21,6 @@ UUIDS = [card.uuid for card in MACHINE.cards]
 BOX = f"{PROFILE}-root"
 THEIRS = f"{PROFILE}-nobody"
 DETACH = "\x10\x11"
-
-
-@pytest.fixture
-def lab(
-    used_engine: PrivateEngine, gpubox: Gpubox, nvml: Callable[[Machine], dict[str, str]]
-) -> Workstation:
-    return Workstation(used_engine, gpubox, nvml)
 
 
 @pytest.fixture

@@ -14,21 +14,12 @@ from typing import Any
 import pytest
 
 from lab.engine import PrivateEngine
-from lab.nvml import Machine
-from lab.program import Gpubox
 from lab.waiting import wait_until
 from lab.workstation import MACHINE, PROFILE, SOMEBODY, Workstation, using
 
 UUIDS = [card.uuid for card in MACHINE.cards]
 BOX = f"{PROFILE}-root"
 SECRET = "hush-hush"
-
-
-@pytest.fixture
-def lab(
-    used_engine: PrivateEngine, gpubox: Gpubox, nvml: Callable[[Machine], dict[str, str]]
-) -> Workstation:
-    return Workstation(used_engine, gpubox, nvml)
 
 
 def move(lab: Workstation, *words: str, box: str = BOX) -> tuple[int, str, str]:
