@@ -211,8 +211,8 @@ def _workspace(found: Said) -> Mount | None:
 
 
 def _workspace_text(work: Mount, box: Box) -> str:
-    source = "." if work.source == box.folder else work.source
-    return f"{source}" if work.target == "/workspace" else f"{source}:{work.target}"
+    source = "." if work.source == box.folder else str(work.source)
+    return source if work.target == "/workspace" else f"{source}:{work.target}"
 
 
 def _user(box: Box, config: Said, image: Said) -> str | None:
@@ -402,7 +402,7 @@ def _notes(box: Box, found: Said, hidden: Sequence[str]) -> Iterator[str]:
 def _from(mount: Mount, box: Box, found: Said) -> str:
     if mount == _workspace(found) and mount.source == box.folder:
         return "the folder where you start it"
-    return f"{mount.source}" if mount.bind else f"the volume {mount.source}"
+    return str(mount.source) if mount.bind else f"the volume {mount.source}"
 
 
 # --- as YAML
