@@ -29,7 +29,6 @@ class Engines:
 
     def __init__(self) -> None:
         self.running: dict[Kind, PrivateEngine] = {}
-        self._with_jupyter: set[str] = set()
 
     def of(self, kind: Kind) -> PrivateEngine:
         if kind not in self.running:
@@ -39,9 +38,10 @@ class Engines:
         return self.running[kind]
 
     def jupyter(self, engine: PrivateEngine) -> str:
-        if engine.host not in self._with_jupyter:
+        client = docker.DockerClient(base_url=engine.host)
+        if not client.images.list(JUPYTER):  # or a test has removed it
             build_jupyter(engine.host)
-            self._with_jupyter.add(engine.host)
+        client.close()
         return JUPYTER
 
     def remove_boxes(self) -> None:
@@ -139,7 +139,7 @@ def surroundings(
     client: docker.DockerClient,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> dict[str, str]:
+) -> Iterator[dict[str, str]]:
     """This process as a person's shell in a folder of theirs; what stands for DATA and GPU."""
     folder = tmp_path / "with space, comma"
     for made in (folder / "inner", folder / "a:b", tmp_path / "work/here"):
@@ -151,7 +151,10 @@ def surroundings(
     for name, value in {**engine.env, **INHERITED}.items():
         monkeypatch.setenv(name, value)
     tag(client.api, STAND_IN, STAND_INS)
-    return {DATA: str(folder), GPU: engine.gpus[0]}
+    yield {DATA: str(folder), GPU: engine.gpus[0]}
+    for image in STAND_INS:
+        if image != STAND_IN:
+            client.images.remove(image)
 
 
 @pytest.fixture

@@ -78,8 +78,7 @@ def test_without_a_port_the_next_free_one_is_taken_and_said(
     stable_engine: PrivateEngine, gpubox_lab: Gpubox, client: DockerClient
 ) -> None:
     with ExitStack() as held:
-        with suppress(OSError):  # somebody else's then, which is as good
-            held.enter_context(socket.create_server(("127.0.0.1", 8888)))
+        hold_8888(held)
         done = gpubox_lab("jupyter", "-d")
     assert done.returncode == 0, done.stderr
     port = int(done.stdout.decode().partition("/?")[0].rpartition(":")[2])
@@ -172,6 +171,19 @@ def url_of(done: subprocess.CompletedProcess[bytes]) -> str:
 
 def port_of(url: str) -> int:
     return int(url.partition("/?")[0].rpartition(":")[2])
+
+
+def hold_8888(held: ExitStack) -> None:
+    """Until the stack is left. Another test's Jupyter, which has it, ends; anybody else's stays."""
+
+    def had() -> bool:
+        with suppress(OSError):
+            held.enter_context(socket.create_server(("127.0.0.1", 8888)))
+            return True
+        return False
+
+    with suppress(TimeoutError):
+        wait_until(had)
 
 
 def get(url: str, path: str) -> object:
@@ -270,8 +282,7 @@ def test_with_the_hosts_network_it_listens_on_loopback_only_and_on_a_free_port(
     engine: PrivateEngine, gpubox_lab: Gpubox, client: DockerClient
 ) -> None:
     with ExitStack() as held:
-        with suppress(OSError):  # somebody else's then, which is as good
-            held.enter_context(socket.create_server(("127.0.0.1", 8888)))
+        hold_8888(held)
         url = url_of(gpubox_lab("jupyter", "-d", "--network", "host"))
     assert port_of(url) > 8888
     assert status(url) == 200 and get(url, "/api/status")

@@ -352,7 +352,7 @@ SPELLINGS: dict[str, SearchStrategy[Spelling]] = {
         lambda text: text[:7],
     ),
     "devices": several("devices", ["--device"], st.sampled_from(_DEVICES)),
-    "slurm": only_yaml(slurm=st.lists(_WORDS, max_size=2, unique=True)),
+    "slurm": only_yaml(slurm=st.lists(st.sampled_from(["--nice=9", "-t 2:00:00"]), unique=True)),
 }
 
 OWN_OPTIONS: list[tuple[str, ...]] = [
