@@ -240,6 +240,16 @@ def test_a_shell_box_that_was_left_is_entered_again_with_its_files(
     assert states(lab) == {BOX: "exited"}
 
 
+def test_a_box_that_removes_itself_is_not_said_to_be_kept(lab: Workstation) -> None:
+    lab.gpubox("run", "-d", "--rm", "--gpus", "none", PROFILE)
+    with at_window(lab.gpubox) as person:
+        person.type(f"gpubox enter --attach {BOX}\r")
+        person.shows("/ #")
+        person.type("exit 6\r")
+        assert "kept" not in " ".join(person.shows("[6]$"))
+    wait_until(lambda: states(lab) == {}, what="its removal")
+
+
 def run(person: Window, command: str, says: str = "GPU 0 (of 4)") -> None:
     person.type(f"clear; {command}\r")
     person.fulfils(lambda lines: says in "".join(lines) and "/ #" in lines, f"{says}, and a shell")

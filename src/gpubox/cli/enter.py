@@ -158,8 +158,8 @@ def _attach(app: App, engine: Engine, box: Box) -> int:
     from gpubox import foreground
     from gpubox.terminal import Signals
 
-    said = engine.inspect(box.id)["Config"]
-    tty, stdin = bool(said["Tty"]), bool(said["OpenStdin"])
+    found = engine.inspect(box.id)
+    tty, stdin = bool(found["Config"]["Tty"]), bool(found["Config"]["OpenStdin"])
     if tty and stdin and not app.caller.at_terminal:
         raise GpuboxError(
             f"{box.name} has a terminal, and here is none",
@@ -172,7 +172,7 @@ def _attach(app: App, engine: Engine, box: Box) -> int:
             rows, columns = app.caller.rows_columns
             process.resize(rows, columns + 1)  # for a change of size programs draw themselves anew
         outcome = foreground.accompany(process, signals, tty=tty, stdin=stdin, keys=keys)
-    return _leave(app, engine, box, outcome)
+    return _leave(app, engine, box, outcome, kept=not found["HostConfig"].get("AutoRemove"))
 
 
 def _beside(
@@ -232,11 +232,12 @@ def _user(caller: Caller, user: str) -> str:
     return f"{caller.uid}:{caller.gid}" if user == "host" else user
 
 
-def _leave(app: App, engine: Engine, box: Box, outcome: Outcome) -> int:
+def _leave(app: App, engine: Engine, box: Box, outcome: Outcome, *, kept: bool = True) -> int:
     """The last lines: what became of the box, and how to come back to it."""
-    if outcome.exit_code == KILLED and (limit := engine.killed_for_memory(box.id)) is not None:
+    killed = kept and outcome.exit_code == KILLED
+    if killed and (limit := engine.killed_for_memory(box.id)) is not None:
         app.screen.warn(f"{box.name} was killed: {out_of_memory(limit)}")
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and (kept or outcome.runs_on):
         if outcome.runs_on:
             app.screen.say("")  # the cursor stands behind the box's own prompt
         app.screen.say(way_back(box.name, box.kind, runs_on=outcome.runs_on))
