@@ -15,10 +15,10 @@ from gpubox import faults
 from gpubox.boxes import Box
 from gpubox.contest import Claim
 from gpubox.errors import EngineError
+from gpubox.facts import Facts
 from gpubox.faults import EngineSaid
 from gpubox.holders import Holding
 from gpubox.pick import NotFree
-from gpubox.plan import Facts
 from gpubox.ports import port_holder
 from gpubox.race import Lost, Race, Ticket
 

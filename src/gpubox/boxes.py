@@ -14,7 +14,7 @@ from gpubox import claims
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.values import NO_GPUS
 
-ALIVE = ("running", "paused", "restarting")
+ALIVE = ("running", "paused", "restarting", "stopping")  # the last is Podman's
 KILLED = 137  # by SIGKILL: the kernel's, for want of memory, or somebody's
 _WHOLE_ID = 12  # characters, as Docker prints it
 _ENDED = re.compile(r"(?:Exited|Restarting) \((\d+)\) ?(.*)")

@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from gpubox.boxes import ALIVE
 from gpubox.claims import NO_CLAIM, SHARED
 from gpubox.gpus import Device, named, overlap
 from gpubox.holders import Container
@@ -18,7 +19,6 @@ from gpubox.values import NO_GPUS
 
 ALL = "all"
 State = str  # of a container, in Docker's words
-_HOLDING = ("running", "paused", "restarting", "stopping")  # the last is Podman's
 _UNDECIDED = ("created", "configured", "initialized")  # the last two are Podman's
 
 
@@ -38,7 +38,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def holds(self) -> bool:
         """Whether it has its GPUs: a stopped box has none, one only created wants them."""
-        return self.state in _HOLDING or (self.keeps and self.state != "created")
+        return self.state in ALIVE or (self.keeps and self.state != "created")
 
     def rivals(self, others: Iterable[Claim]) -> list[Claim]:
         """Those that cannot have their GPUs as long as this one has its."""

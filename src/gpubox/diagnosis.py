@@ -12,11 +12,13 @@ from typing import Literal
 import msgspec
 
 from gpubox import cdi, checks, fits
+from gpubox.backend import backend, has_cdi, ignores_devices, is_gated, knows_requests
 from gpubox.checks import Finding, Room
+from gpubox.facts import EngineFacts
 from gpubox.faults import INSTALL_TOOLKIT, NO_SUPPORT
 from gpubox.figures import size_text
 from gpubox.gpus import Gpu, Machine
-from gpubox.plan import EngineFacts
+from gpubox.values import ALL_GPUS, Gpus
 
 Verdict = Literal["ok", "warn", "fail", "not known"]
 
@@ -31,7 +33,6 @@ BOXES = (LOST, OPEN_PORTS, PRIVILEGED, JUPYTER)
 GENERATE = "sudo nvidia-ctk cdi generate --output={}"
 _SPEC = "/etc/cdi/nvidia.yaml"
 _CUDA_IMAGE = 12 * 10**9  # bytes: NVIDIA's devel images, on the disk and while they come
-_GPU_API, _CDI_API = (1, 40), (1, 53)
 _RESTART = "sudo systemctl restart docker"
 
 
@@ -193,7 +194,7 @@ def _no_engine(engine: NoEngine) -> Check:
 
 def _api(facts: EngineFacts) -> Check:
     version = "{}.{}".format(*facts.api)
-    if facts.api < _GPU_API:
+    if not knows_requests(facts):
         problem = f"API {version} knows no GPU requests: those came with 1.40, Docker 19.03"
         return Check(API, "fail", problem, "upgrade to Docker 20.10 or newer")
     return Check(API, "ok", version)
@@ -213,7 +214,7 @@ def _setup(engine: EngineSeen) -> Iterator[Check]:
 
 
 def _podman(version: str) -> Iterator[Check]:
-    if version and tuple(int(it) for it in version.split(".")[:2] if it.isdigit()) < (5, 4):
+    if ignores_devices(version):
         problem = f"Podman {version} ignores GPU requests: a box would run without a GPU"
         yield Check(SETUP, "warn", problem, "use Podman 5.4 or newer, or a Docker Engine")
 
@@ -338,11 +339,10 @@ def way(engine: EngineSeen, toolkit: Toolkit) -> Literal["hook", "cdi", ""]:
     Empty where it has no way.
     """
     facts = engine.facts
-    listed = bool(cdi.names(facts.cdi_devices))
-    runtime = "nvidia" in facts.runtimes
-    if facts.podman or (listed and (not runtime or facts.api >= _CDI_API)):
+    gpus = Gpus(listed) if (listed := cdi.names(facts.cdi_devices)) else ALL_GPUS
+    if not is_gated(backend(gpus, facts), facts):
         return "cdi"
-    if toolkit.hook or (runtime and not facts.local):
+    if toolkit.hook or ("nvidia" in facts.runtimes and not facts.local):
         return "hook"
     return "cdi" if listed else ""
 
@@ -356,7 +356,7 @@ def of_toolkit(
     by, runtime = way(engine, toolkit), "nvidia" in engine.facts.runtimes
     told = [f"the hook {toolkit.hook}"] if toolkit.hook else []
     told += ["the runtime 'nvidia'"] if runtime else []
-    told += ["CDI devices"] if cdi.names(engine.facts.cdi_devices) else []
+    told += ["CDI devices"] if has_cdi(engine.facts) else []
     if toolkit.runtime_gone:
         gone = f"the engine's runtime 'nvidia' is {engine.runtime}, and that is gone"
         yield Check(TOOLKIT, "fail", gone, INSTALL_TOOLKIT)

@@ -31,6 +31,9 @@ class Arguments(msgspec.Struct, frozen=True):
     host_config: dict[str, Any] = {}
 
 
+NVIDIA_GPU = "nvidia.com/gpu="  # and which: the name of a CDI device
+
+
 class Say(NamedTuple):
     """How one setting is said: to docker-py, to `docker run`, an option with its value each, and
     to Compose, as keys of a service."""
@@ -243,7 +246,7 @@ class GpuRequest(msgspec.Struct, frozen=True):
     @property
     def cdi_names(self) -> list[str]:
         wanted = ("all",) if self.gpus.all else self.gpus.ids
-        return [f"nvidia.com/gpu={gpu}" for gpu in wanted]
+        return [f"{NVIDIA_GPU}{gpu}" for gpu in wanted]
 
 
 def _gpus_api(request: GpuRequest) -> Arguments:

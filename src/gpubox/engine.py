@@ -30,17 +30,17 @@ import urllib3.exceptions
 from docker.models import containers
 
 from gpubox import claims, values
-from gpubox.boxes import Box
+from gpubox.boxes import ALIVE, Box
 from gpubox.building import Building
 from gpubox.contexts import Endpoint
 from gpubox.diagnosis import EngineSeen
 from gpubox.docker_words import Arguments
 from gpubox.errors import EngineError
+from gpubox.facts import EngineFacts
 from gpubox.faults import EngineSaid, explain, explain_build, is_image_absent
 from gpubox.holders import Container
 from gpubox.leftovers import Disk, Made
 from gpubox.moved import is_of_files
-from gpubox.plan import EngineFacts
 from gpubox.recipe import BUILT_BY
 from gpubox.streams import STDOUT, Frames
 from gpubox.unreachable import no_engine, place, too_old, unreachable
@@ -49,7 +49,7 @@ OWN, TICKET = "gpubox.version", "gpubox.ticket"
 _UNNAMED = "<none>:<none>"
 # What `containers.run` itself calls to make of its arguments those of the low-level create.
 _arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
-_ALIVE, _ENDED = ("running", "paused", "restarting", "stopping"), ("exited", "stopped", "dead")
+_ENDED = ("exited", "stopped", "dead")
 _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
 _OLDEST = (1, 24)  # of the API, that docker-py speaks
 _LAST_TO_TELL = (1, 44)  # of the API: later ones keep an image's container to themselves
@@ -666,7 +666,7 @@ class Engine:
     def _held(self, item: Mapping[str, Any], known: dict[str, values.Gpus]) -> values.Gpus:
         """The GPUs that a container holds, running or not."""
         labels = item.get("Labels") or {}
-        alive = item.get("State") in _ALIVE
+        alive = item.get("State") in ALIVE
         claim = claims.of_label(labels.get("gpubox.gpus", "")) if labels.get(OWN) else None
         if alive and claim is not None:
             return claim

@@ -10,7 +10,7 @@ import io
 import tarfile
 from collections.abc import Mapping
 
-from gpubox.plan import Caller
+from gpubox.facts import Caller
 
 PASSWD, GROUP = "etc/passwd", "etc/group"
 

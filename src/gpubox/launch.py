@@ -19,10 +19,11 @@ from msgspec.structs import replace
 from gpubox import cluster, faults, foreground, pull, terminal
 from gpubox.engine import Engine, ImageMissing
 from gpubox.errors import EngineError
+from gpubox.facts import Facts
 from gpubox.faults import EngineSaid
 from gpubox.foreground import Outcome, Process
 from gpubox.identity import GROUP, PASSWD, archive
-from gpubox.plan import Facts, Plan
+from gpubox.plan import Plan
 from gpubox.ports import port_holder
 from gpubox.race import Lost, Race
 from gpubox.translate import arguments
@@ -129,8 +130,8 @@ class Launch(msgspec.Struct, frozen=True):
         """The facts that this refusal makes a new plan of; else the refusal itself."""
         if faults.is_name_taken(refusal.text) and not plan.named_by_caller:
             return replace(facts, taken=self.engine.names() | {plan.name})
-        if faults.is_gpu_refusal(refusal.text) and not facts.no_hook:
-            changed = replace(facts, no_hook=True)
+        if faults.is_gpu_refusal(refusal.text) and not facts.hook_refused:
+            changed = replace(facts, hook_refused=True)
             if self.planned(changed).gpus.backend != plan.gpus.backend:
                 return changed
         chosen = plan.kind == "jupyter" and not plan.port_by_caller

@@ -15,12 +15,14 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox import moved, terminal
+from gpubox.allocation import Allocation
+from gpubox.backend import backend
 from gpubox.boxes import Box
 from gpubox.docker_words import GpuRequest
 from gpubox.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
+from gpubox.facts import Facts
 from gpubox.holders import Holding, shortened
-from gpubox.plan import Facts, Given, backend
 from gpubox.race import Lost, Race, Ticket
 from gpubox.values import Gpus
 
@@ -41,13 +43,13 @@ class Move(msgspec.Struct, frozen=True):
     def engine(self) -> Engine:
         return self.race.engine
 
-    def to(self, box: Box, asked: Gpus, facts: Facts, *, share: bool = False) -> Given | None:
+    def to(self, box: Box, asked: Gpus, facts: Facts, *, share: bool = False) -> Allocation | None:
         """Move a running box to other GPUs: those that it has now; None where it had them."""
         while True:
             found = self.engine.inspect(box.id)
             _refuse(box, found)
             decided = partial(moved.others, found, asked, share=share)
-            facts = replace(facts, no_hook=moved.by_cdi(found))
+            facts = replace(facts, hook_refused=moved.by_cdi(found))
             new, facts = self.race.when_free(decided, facts)
             if new is None:
                 return None
@@ -60,7 +62,7 @@ class Move(msgspec.Struct, frozen=True):
             else:
                 return new
 
-    def _move(self, box: Box, new: Given, facts: Facts, signals: terminal.Signals) -> None:
+    def _move(self, box: Box, new: Allocation, facts: Facts, signals: terminal.Signals) -> None:
         engine, race = self.engine, self.race.heeding(signals)
         with ExitStack() as undo:
             ticket = undo.enter_context(Ticket(engine, box.id, moved.claim(new)))
@@ -84,7 +86,8 @@ class Move(msgspec.Struct, frozen=True):
             files = ticket.during(partial(engine.commit, box.id, forgotten, box.owner))
             undo.callback(_tried, engine.remove_image, files)
             signals.heed()
-            request = GpuRequest(new.gpus, backend(new.gpus, facts))
+            by = backend(new.gpus, facts.engine, hook_refused=facts.hook_refused)
+            request = GpuRequest(new.gpus, by)
             body = moved.successor(found, files, new, request, variables)
             networks = moved.further_networks(found)
             next_box = engine.create_like(_meanwhile(box), body, networks)

@@ -11,9 +11,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from gpubox import claims, docker_words, values
+from gpubox.allocation import Allocation, allocate
+from gpubox.backend import refuse
 from gpubox.docker_words import GpuRequest
+from gpubox.facts import Facts
 from gpubox.holders import holds, without
-from gpubox.plan import BY_PLACE, LABEL, NOTHING_VISIBLE, ORDER, VISIBLE, Facts, Given, given
+from gpubox.plan import BY_PLACE, LABEL, NOTHING_VISIBLE, ORDER, VISIBLE
 from gpubox.values import NO_GPUS, Gpus
 
 Said = Mapping[str, Any]  # the engine's whole answer about a container, or a part of it
@@ -24,7 +27,7 @@ _SHORT_ID = 12
 # --- its GPUs
 
 
-def others(found: Said, asked: Gpus, facts: Facts, *, share: bool = False) -> Given | None:
+def others(found: Said, asked: Gpus, facts: Facts, *, share: bool = False) -> Allocation | None:
     """The GPUs that the box is to have; None where it has them already.
 
     Its own count as free for it. Only of as many as it has they do not, for then it is to leave.
@@ -36,12 +39,13 @@ def others(found: Said, asked: Gpus, facts: Facts, *, share: bool = False) -> Gi
     alone = replace(facts, holdings=without(facts.holdings, found["Id"], me), last=has.ids)
     images = (str(found["Config"]["Image"]),)
     leaves = own if asked.count == len(own) else ()
-    new = given(asked, alone, images, share=share, but=leaves)
+    new = allocate(asked, alone, images, share=share, but=leaves)
+    refuse(new.gpus, facts.engine)
     same = set(new.label.split(",")) == set(labels[GPUS].split(","))
     return None if same and new.claim == labels.get(CLAIM, "") else new
 
 
-def claim(given: Given) -> dict[str, str]:
+def claim(given: Allocation) -> dict[str, str]:
     """Its labels, of which it loses none, for the image of its files has them empty."""
     return {GPUS: given.label, CLAIM: given.claim}
 
@@ -78,7 +82,7 @@ def is_of_files(labels: Mapping[str, str]) -> bool:
 
 
 def successor(
-    found: Said, files: str, new: Given, request: GpuRequest, image: Mapping[str, str]
+    found: Said, files: str, new: Allocation, request: GpuRequest, image: Mapping[str, str]
 ) -> dict[str, Any]:
     """The body of the call that creates it, from the image of its `files`, while the old one is.
 
@@ -113,7 +117,9 @@ def further_networks(found: Said) -> dict[str, dict[str, Any]]:
     return {name: it for name, it in _endpoints(found).items() if name != first}
 
 
-def _environment(variables: dict[str, str], new: Given, image: Mapping[str, str]) -> dict[str, str]:
+def _environment(
+    variables: dict[str, str], new: Allocation, image: Mapping[str, str]
+) -> dict[str, str]:
     if new.gpus == NO_GPUS:
         return variables | {VISIBLE: NOTHING_VISIBLE}
     if variables.get(VISIBLE) == NOTHING_VISIBLE:

@@ -6,25 +6,19 @@ Every question is answered here and nothing is done. Pure: knows no files, no en
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
 
 import msgspec
 from msgspec.structs import replace
 
 from gpubox import __version__, fits, notebook, slurm, values
-from gpubox.claims import NO_CLAIM, SHARED
+from gpubox.allocation import Allocation, allocation
+from gpubox.backend import backend, ignores_devices, refuse
 from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
-from gpubox.gpus import Device, Gpu, Machine, chosen, named, overlap
-from gpubox.holders import Holding
-from gpubox.layers import BUILT_IN
-from gpubox.pick import NotFree, listed, pick, refuse_held
+from gpubox.facts import Ask, Caller, Facts, Kind, home_of
+from gpubox.gpus import Gpu, Machine, chosen
 from gpubox.profile import Profile
-
-Kind = Literal["shell", "command", "jupyter"]
 
 LABEL = "gpubox."
 VISIBLE, ORDER = "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
@@ -35,101 +29,6 @@ _SECRET = re.compile(
     r"|(^|_)(KEY|PASS)$",
     re.IGNORECASE,
 )
-
-
-# --- what is known
-
-
-def home_of(name: str) -> str:
-    """Somebody's home in a box that runs as them."""
-    return f"/home/{name}"
-
-
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who runs gpubox, where, and what their standard streams are. `groups` are names by number."""
-
-    name: str
-    uid: int
-    gid: int
-    groups: Mapping[int, str]
-    home: Path
-    folder: Path
-    environ: Mapping[str, str]
-    stdin_is_terminal: bool
-    stdout_is_terminal: bool
-    rows_columns: tuple[int, int] | None = None
-
-    @property
-    def at_terminal(self) -> bool:
-        return self.stdin_is_terminal and self.stdout_is_terminal
-
-    @property
-    def box_home(self) -> str:
-        """The caller's home in a box that runs as them: a folder of the box, not the host's."""
-        return home_of(self.name)
-
-
-class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine says of itself. `cdi_devices` are names like `nvidia.com/gpu=0`.
-
-    `podman` is the version of Podman behind a Docker-compatible service, or empty. Images go into
-    the folder `root` of its machine, which is empty where that is not known.
-    """
-
-    api: tuple[int, int]
-    podman: str = ""
-    runtimes: tuple[str, ...] = ()
-    cdi_devices: tuple[str, ...] = ()
-    cdi_enabled: bool = False
-    mirrors: bool = False
-    local: bool = True
-    root: str = ""
-
-
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a plan depends on besides the profile. Without an engine, `engine` is None.
-
-    `files` holds the text of each file that the profile names; `taken` are names in use;
-    `no_hook` says that the engine has just refused the usual GPU request; below `jupyter_port`
-    the ports from 8888 on were found taken. Without a `machine` the reason is in `unseen`.
-
-    `holdings` say who has which GPU, `last` are the UUIDs of those that the caller had last,
-    `wanted` the keys of those that other starters are about to take. `printed` is a plan that
-    nobody carries out, `exported` one that other programs do, whenever and wherever.
-    """
-
-    caller: Caller
-    engine: EngineFacts | None = None
-    machine: Machine | None = None
-    unseen: str = ""
-    holdings: tuple[Holding, ...] = ()
-    last: tuple[str, ...] = ()
-    wanted: tuple[str, ...] = ()
-    printed: bool = False
-    exported: bool = False
-    files: Mapping[str, str] | None = None
-    taken: frozenset[str] = frozenset()
-    no_hook: bool = False
-    jupyter_port: int = notebook.PORT
-    job: slurm.Job | None = None
-
-
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What was typed that belongs to this one start, and to no profile."""
-
-    command: tuple[str, ...] = ()
-    kind: Kind | None = None
-    name: str | None = None
-    detach: bool = False
-    interactive: bool = False
-    tty: bool | None = None
-    token: str | None = None
-    port: int | None = None
-    public: bool = False
-    share: bool = False
-
-
-# --- what will happen
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,10 +99,10 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     kind = ask.kind or ("command" if ask.command or profile.command else "shell")
     tty, interactive = _streams(ask, kind, caller)
     name = ask.name or _name(profile, facts)
-    given = _given(profile, ask, facts)
+    given = allocation(profile, ask, facts)
     gpus = given.gpus
     image, image_notes = _image(profile, gpus, facts)
-    _refuse_what_podman_ignores(profile, gpus, facts)
+    _refuse_what_is_ignored(profile, gpus, facts)
     own = ask.command or profile.command
     if kind == "jupyter" and not own and not profile.entrypoint:
         own = _server(profile, ask, facts)
@@ -221,7 +120,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         tty=tty,
         interactive=interactive,
         pull_policy=profile.pull_policy,
-        gpus=GpuRequest(gpus, backend(gpus, facts)),
+        gpus=GpuRequest(gpus, backend(gpus, facts.engine, hook_refused=facts.hook_refused)),
         environment=_environment(profile, ask, given, facts, kind),
         env_file=_env_files(profile, facts),
         labels=_labels(profile, kind, given, facts),
@@ -358,7 +257,7 @@ def hostname_of(name: str) -> str:
 
 
 def _labels(
-    profile: Profile, kind: Kind, given: Given, facts: Facts
+    profile: Profile, kind: Kind, given: Allocation, facts: Facts
 ) -> tuple[tuple[str, str], ...]:
     if facts.exported:  # it is nobody's box, and nobody has looked whether its GPUs are free
         return tuple(profile.labels.items())
@@ -399,224 +298,15 @@ def asked_gpus(gpus: values.Gpus, machine: Machine | None) -> tuple[Gpu, ...]:
 # --- GPUs
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """The GPUs of a box, as they are asked of the engine, and as its label `claimed` them.
-
-    `claim` is what its label says of that, in the words of `claims`. What is `placed` was given by
-    Slurm, which gives it to nobody else.
-    """
-
-    gpus: values.Gpus
-    claimed: tuple[str, ...] = ()
-    claim: str = ""
-    placed: bool = False
-    notes: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return ",".join(self.claimed) or str(self.gpus)
-
-    @property
-    def contested(self) -> bool:
-        """Whether others may want them at the same time."""
-        return self.claim != NO_CLAIM and self.gpus != values.NO_GPUS and not self.placed
-
-    @property
-    def by_place(self) -> bool:
-        """Whether CUDA must count as everybody else does: its own numbers are by speed."""
-        return bool(self.claimed) and not any("index:" in gpu for gpu in self.claimed)
-
-
-def _given(profile: Profile, ask: Ask, facts: Facts) -> Given:
-    """Which GPUs the box gets: those that are named, or some that are free."""
-    asked = profile.gpus if profile.gpus is not None else values.NO_GPUS
-    if ask.share and asked == values.NO_GPUS:
-        raise UsageError("--share, and no GPU to share", "leave one of them out")
-    share = ask.share or asked.share
-    asked = replace(asked, share=False)
-    if facts.exported and asked.count:
-        return Given(gpus=_first(asked.count, facts), claim=NO_CLAIM)
-    if facts.job:
-        by_default = profile.where("gpus").startswith(BUILT_IN)
-        return _placed(asked, facts.job, facts, SHARED if share else "", by_default)
-    unseen = asked.count and (facts.machine is None or facts.engine is None)
-    if unseen and not share and profile.where("gpus").startswith(BUILT_IN):
-        note = f"the box gets all GPUs; which are free is not seen: {_why_unseen(facts)}"
-        return Given(gpus=values.ALL_GPUS, claim=NO_CLAIM, notes=(note,))
-    return given(asked, facts, profile.images, share=share)
-
-
-def _placed(
-    asked: values.Gpus, job: slurm.Job, facts: Facts, claim: str, by_default: bool
-) -> Given:
-    """Of the job's own GPUs. Who has one past Slurm is told, and left to it."""
-    devices = slurm.share_of(job, slurm.devices(job, facts.machine), asked, default=by_default)
-    if not devices:
-        none = f"job {job.id} has no GPU, and so the box has none"
-        return Given(gpus=values.NO_GPUS, notes=(none,) if by_default else ())
-    gpus = values.Gpus(tuple(_spelt(device, facts.engine) for device in devices))
-    notes = [f"{listed(devices)} of job {job.id}"]
-    try:
-        refuse_held(_named(gpus, facts.holdings), facts.holdings, share=claim == SHARED)
-    except NotFree as held:
-        notes.append(f"{held.problem}, though Slurm gave it to job {job.id}")
-    return Given(
-        gpus=gpus,
-        claimed=tuple(map(_claimed, devices)),
-        claim=claim,
-        placed=True,
-        notes=tuple(notes),
-    )
-
-
-def given(
-    asked: values.Gpus,
-    facts: Facts,
-    images: Sequence[str] = (),
-    *,
-    share: bool = False,
-    but: Sequence[str] = (),
-) -> Given:
-    """The GPUs that were asked for, if they are free; of a number not those `but` (by key)."""
-    if asked == values.NO_GPUS:
-        return Given(gpus=asked)
-    claim = SHARED if share else ""
-    if asked.count:
-        try:
-            return _picked(asked, facts, images, claim, but)
-        except EngineError as error:
-            if not facts.printed:
-                raise
-            return _dockers_first(asked, claim, error.problem)
-    named = _named(asked, facts.holdings)
-    if not facts.printed:
-        refuse_held(named, facts.holdings, share=share)
-    known = {device.key: _claimed(device) for device in named}
-    words = [_claim_of(word, known, facts) for word in asked.ids]
-    if asked.all and facts.machine:
-        words = [*known.values()]
-    return Given(gpus=asked, claimed=tuple(words), claim=claim)
-
-
-def _picked(
-    asked: values.Gpus, facts: Facts, images: Sequence[str], claim: str, but: Sequence[str]
-) -> Given:
-    if facts.machine is None or facts.engine is None:
-        raise EngineError(
-            f"{asked} free GPU{'s'[: asked.count != 1]} cannot be picked: {_why_unseen(facts)}",
-            "name them, like --gpus device=0, or say --gpus all",
-        )
-    picked = pick(
-        asked.count,
-        facts.holdings,
-        doubt=partial(_doubt, images, facts.machine),
-        last=facts.last,
-        wanted=facts.wanted,
-        share=claim == SHARED,
-        but=but,
-    )
-    return Given(
-        gpus=values.Gpus(tuple(_spelt(device, facts.engine) for device in picked.devices)),
-        claimed=tuple(map(_claimed, picked.devices)),
-        claim=claim,
-        notes=(picked.said,),
-        reasons=picked.reasons,
-    )
-
-
-def _dockers_first(asked: values.Gpus, claim: str, why: str) -> Given:
-    """What a line can say where none is picked."""
-    note = f"assumed: GPUs that are free; Docker's own --gpus {asked} is its first ones ({why})"
-    first = tuple(f"index:{number}" for number in range(asked.count))
-    return Given(gpus=asked, claimed=first, claim=claim, notes=(note,))
-
-
-def _first(count: int, facts: Facts) -> values.Gpus:
-    """So many of any, as Docker understands it; CDI knows no counts."""
-    first = values.Gpus(tuple(map(str, range(count))))
-    return first if backend(first, facts) == "cdi" else values.Gpus(count=count)
-
-
-def _why_unseen(facts: Facts) -> str:
-    return facts.unseen or "the engine was not asked"
-
-
-def _doubt(images: Sequence[str], machine: Machine | None, device: Device) -> int:
-    """How doubtful the best of the images is on a GPU, or on that of which it is an instance."""
-    gpus = chosen(machine, [device.index], all=False)
-    if machine is None or not gpus:
-        return 0
-    return min(fits.doubt(image, machine, gpus) for image in images)
-
-
-def _named(asked: values.Gpus, holdings: Sequence[Holding]) -> list[Device]:
-    devices = [holding.device for holding in holdings]
-    if asked.all:
-        return [device for device in devices if ":" not in device.index]
-    keys = [named(word, devices) for word in asked.ids]
-    return [
-        device
-        for device in devices  # all, where no driver lists them
-        if device.key == "all" or any(overlap(key, device.key) for key in keys)
-    ]
-
-
-def _claim_of(word: str, known: Mapping[str, str], facts: Facts) -> str:
-    devices = [holding.device for holding in facts.holdings]
-    return known.get(named(word, devices)) or (word if "-" in word else f"index:{word}")
-
-
-def _claimed(device: Device) -> str:
-    """How a label names a GPU: for ever, if its driver says how."""
-    return device.uuid or f"index:{device.index}"
-
-
-def _spelt(device: Device, engine: EngineFacts | None) -> str:
-    """How this engine is asked for a GPU: by its UUID, unless its CDI devices are only numbered."""
-    listed = set(engine.cdi_devices) if engine else set()
-    numbered = f"nvidia.com/gpu={device.index}" in listed
-    by_uuid = device.uuid and (not numbered or f"nvidia.com/gpu={device.uuid}" in listed)
-    return device.uuid if by_uuid else device.index
-
-
-def _refuse_what_podman_ignores(profile: Profile, gpus: values.Gpus, facts: Facts) -> None:
-    """Before 5.4 it starts a box without the GPUs, or CDI devices, that were asked for."""
+def _refuse_what_is_ignored(profile: Profile, gpus: values.Gpus, facts: Facts) -> None:
+    refuse(gpus, facts.engine)
     podman = facts.engine.podman if facts.engine else ""
-    if not podman or _numbers(podman) >= (5, 4):
-        return
-    if gpus != values.NO_GPUS:
+    named = next((device.source for device in profile.devices if device.is_cdi), None)
+    if named and ignores_devices(podman):
         raise EngineError(
-            f"Podman {podman} ignores GPU requests: the box would run without a GPU",
-            "use Podman 5.4 or newer, a Docker Engine, or --gpus none",
+            f"Podman {podman} ignores CDI devices: the box would run without {named}",
+            "use Podman 5.4 or newer, a Docker Engine, or leave --device out",
         )
-    for device in profile.devices:
-        if device.is_cdi:
-            raise EngineError(
-                f"Podman {podman} ignores CDI devices: the box would run without {device.source}",
-                "use Podman 5.4 or newer, a Docker Engine, or leave --device out",
-            )
-
-
-def backend(gpus: values.Gpus, facts: Facts) -> Literal["hook", "cdi"]:
-    """How this engine gives GPUs. Without an engine to ask, as most do: by device requests."""
-    engine = facts.engine
-    if gpus == values.NO_GPUS or gpus.count or engine is None:
-        return "hook"
-    if engine.podman:
-        return "cdi"
-    if engine.api < (1, 40):
-        raise EngineError(
-            f"this engine (API {engine.api[0]}.{engine.api[1]}) knows no GPU requests",
-            "upgrade to Docker 20.10 or newer, or use --gpus none",
-        )
-    wanted = set(GpuRequest(gpus, "cdi").cdi_names)
-    listed = wanted <= set(engine.cdi_devices)
-    if facts.no_hook:
-        return "cdi" if engine.cdi_enabled or listed else "hook"
-    # an engine of API 1.53 turns --gpus into CDI devices itself
-    by_name = listed and "nvidia" not in engine.runtimes and engine.api < (1, 53)
-    return "cdi" if by_name else "hook"
 
 
 def _gpu_notes(profile: Profile, gpus: values.Gpus) -> tuple[str, ...]:
@@ -625,19 +315,6 @@ def _gpu_notes(profile: Profile, gpus: values.Gpus) -> tuple[str, ...]:
         return ()
     way = f"--gpus device={asked}" if re.match(r"\d|GPU-|MIG-", asked) else f"--gpus {asked}"
     return (f"{VISIBLE}={asked} chooses no GPUs here, --gpus {gpus} does; write {way} instead",)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
-
-
-def is_gated(by: Literal["hook", "cdi"], engine: EngineFacts | None) -> bool:
-    """Whether NVIDIA's hook gives the box its GPUs; it alone refuses what asks for a newer driver.
-
-    From API 1.53 on an engine turns the usual request into CDI devices, if it has them.
-    """
-    turned = engine is not None and engine.api >= (1, 53) and bool(engine.cdi_devices)
-    return by == "hook" and not turned
 
 
 # --- environment
@@ -660,7 +337,7 @@ def variables_of(name: str) -> dict[str, str]:
 
 
 def _environment(
-    profile: Profile, ask: Ask, given: Given, facts: Facts, kind: Kind
+    profile: Profile, ask: Ask, given: Allocation, facts: Facts, kind: Kind
 ) -> tuple[Variable, ...]:
     caller = facts.caller
     own = dict(facts.job.variables) if facts.job else {}

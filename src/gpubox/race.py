@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from gpubox import contest, terminal
 from gpubox.contest import Claim
 from gpubox.engine import Engine
+from gpubox.facts import Facts
 from gpubox.holders import Holding
 from gpubox.pick import NotFree
-from gpubox.plan import Facts
 from gpubox.survey import Survey
 
 _PULSE, _PATIENCE = 0.2, 10  # seconds between two looks, and for a starter that does not move

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from gpubox import contest, holders, host, nvml
 from gpubox.engine import Engine
+from gpubox.facts import Facts
 from gpubox.holders import Container, Holding
-from gpubox.plan import Facts
 from gpubox.values import Gpus
 
 

@@ -17,9 +17,10 @@ from gpubox import faults
 from gpubox.diagnosis import Trial
 from gpubox.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
+from gpubox.facts import Ask, Facts
 from gpubox.faults import EngineSaid
 from gpubox.gpus import Gpu
-from gpubox.plan import Ask, Facts, Plan, plan
+from gpubox.plan import Plan, plan
 from gpubox.profile import Profile
 from gpubox.translate import arguments
 from gpubox.values import ALL_GPUS, Gpus
@@ -62,7 +63,7 @@ def _with_the_way_it_takes(
     try:
         return _lines(engine, first)
     except EngineSaid as refusal:
-        other = planned(replace(facts, no_hook=True))
+        other = planned(replace(facts, hook_refused=True))
         if not faults.is_gpu_refusal(refusal.text) or other.gpus == first.gpus:
             raise
         return _lines(engine, other)

@@ -19,10 +19,11 @@ from msgspec.structs import replace
 from gpubox import host
 from gpubox.contexts import Endpoint
 from gpubox.engine import connect
+from gpubox.facts import Ask, Facts
 from gpubox.gpus import Device, Gpu, Machine
 from gpubox.holders import join
 from gpubox.layers import layers
-from gpubox.plan import Ask, Facts, plan
+from gpubox.plan import plan
 from gpubox.profile import Config
 from gpubox.translate import arguments, docker_run
 from lab.engine import PrivateEngine

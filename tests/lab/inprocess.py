@@ -16,8 +16,8 @@ import pytest
 
 from gpubox.cli import _run, start
 from gpubox.cli.words import Request
+from gpubox.facts import Facts
 from gpubox.launch import Launch
-from gpubox.plan import Facts
 from gpubox.translate import arguments
 
 

@@ -21,8 +21,8 @@ from gpubox.diagnosis import (
     Toolkit,
     Trial,
 )
+from gpubox.facts import EngineFacts
 from gpubox.gpus import Gpu, Machine
-from gpubox.plan import EngineFacts
 
 TWO = Machine(
     "535.183.01",
@@ -116,6 +116,7 @@ def test_api(seen: EngineSeen | NoEngine, verdict: str, evidence: str) -> None:
             "Podman 5.3.1 ignores GPU requests: a box would run without a GPU",
         ),
         ({"podman": "5.4.0"}, "ok", "Debian GNU/Linux 12"),
+        ({"podman": "5.4-dev"}, "ok", "Debian GNU/Linux 12"),
     ],
 )
 def test_setup(changed: dict[str, Any], verdict: str, evidence: str) -> None:
@@ -191,6 +192,7 @@ NVIDIA = {"runtimes": ("runc", "nvidia"), "runtime": "nvidia-container-runtime"}
         (engine(cdi_devices=CDI_DEVICES, **NVIDIA), HOOK, "hook"),
         (engine(cdi_devices=CDI_DEVICES, api=(1, 53), **NVIDIA), HOOK, "cdi"),
         (engine(cdi_devices=("amd.com/gpu=0",)), HOOK, "hook"),
+        (engine(cdi_devices=("amd.com/gpu=0",), api=(1, 53)), HOOK, "hook"),
         (engine(podman="5.4.0"), Toolkit(), "cdi"),
         (engine(**NVIDIA), Toolkit(), ""),
         (engine(local=False, **NVIDIA), Toolkit(), "hook"),

@@ -15,10 +15,11 @@ from msgspec.structs import replace
 from gpubox.cli import _run, cli
 from gpubox.cli.app import SECTIONS
 from gpubox.export import compose, devcontainer
+from gpubox.facts import Ask, Caller, EngineFacts, Facts
 from gpubox.gpus import Device, Gpu, Machine
 from gpubox.holders import join
 from gpubox.layers import Layer, layers, read, write
-from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
+from gpubox.plan import Plan, plan
 from gpubox.profile import Config, Profile
 from gpubox.translate import arguments, docker_run_line
 

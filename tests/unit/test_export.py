@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from gpubox.cli import _run
 from gpubox.errors import UsageError
 from gpubox.export import compose, devcontainer
+from gpubox.facts import Ask, Caller, EngineFacts, Facts
 from gpubox.layers import Layer, from_flags, layers, read, write
-from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
+from gpubox.plan import Plan, plan
 from gpubox.profile import Config
 from gpubox.values import Gpus
 

@@ -6,8 +6,8 @@ import io
 import tarfile
 from pathlib import Path
 
+from gpubox.facts import Caller
 from gpubox.identity import archive, group, passwd
-from gpubox.plan import Caller
 
 ANNA = Caller(
     name="anna",

@@ -33,6 +33,7 @@ def test_what_runs_is_anothers_or_is_about_to_start_stays() -> None:
     there = [
         box("mine"), box("bobs", owner="bob"), box("runs", state="running"),
         box("paused", state="paused"), box("again", state="restarting"),
+        box("ends", state="stopping"),
         box("starting", state="created", created=990), box("never", state="created", created=900),
     ]  # fmt: skip
     assert [it.name for it in stopped(there, "anna", 1000)] == ["mine", "never"]

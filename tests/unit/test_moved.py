@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from gpubox.allocation import Allocation
 from gpubox.docker_words import GpuRequest
 from gpubox.errors import EngineError
+from gpubox.facts import Caller, EngineFacts, Facts
 from gpubox.gpus import Device, Machine
 from gpubox.holders import Container, Holding, join, without
 from gpubox.moved import by_cdi, forgotten, further_networks, is_of_files, others, successor
 from gpubox.pick import NotFree
-from gpubox.plan import Caller, EngineFacts, Facts, Given
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
 
 ID = "a" * 64
@@ -45,11 +46,11 @@ def found(gpus: str = "GPU-0", **host: Any) -> dict[str, Any]:
     }
 
 
-def new(*ids: str, **said: Any) -> Given:
-    return Given(gpus=Gpus(ids), claimed=ids, **said)
+def new(*ids: str, **said: Any) -> Allocation:
+    return Allocation(gpus=Gpus(ids), claimed=ids, **said)
 
 
-def body(box: dict[str, Any], given: Given) -> dict[str, Any]:
+def body(box: dict[str, Any], given: Allocation) -> dict[str, Any]:
     return successor(box, "sha256:files", given, GpuRequest(given.gpus), IMAGE)
 
 
@@ -146,7 +147,7 @@ def test_only_gpus_and_claim_are_other_ones() -> None:
 
 def test_none_is_void_and_gpus_again_are_what_the_image_says() -> None:
     old = found()
-    old["Config"]["Env"] = body(old, Given(gpus=NO_GPUS))["Env"]
+    old["Config"]["Env"] = body(old, Allocation(gpus=NO_GPUS))["Env"]
     assert "NVIDIA_VISIBLE_DEVICES=void" in old["Config"]["Env"]
     assert "NVIDIA_VISIBLE_DEVICES=all" in body(old, new("GPU-1"))["Env"]
     image = {"PATH": "/bin"}

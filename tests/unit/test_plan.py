@@ -10,9 +10,10 @@ from msgspec.structs import replace
 
 from gpubox.docker_words import GpuRequest
 from gpubox.errors import GpuboxError, UsageError
+from gpubox.facts import Ask, Caller, EngineFacts, Facts
 from gpubox.gpus import Gpu, Machine
 from gpubox.layers import Layer, from_flags, layers, read
-from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, is_secret, plan
+from gpubox.plan import Plan, is_secret, plan
 from gpubox.profile import Config
 from gpubox.translate import arguments, docker_run_line, hidden
 from gpubox.values import Gpus, Port
@@ -50,7 +51,7 @@ def planned(
     engine: EngineFacts | None = None,
     files: dict[str, str] | None = None,
     taken: frozenset[str] = frozenset(),
-    no_hook: bool = False,
+    hook_refused: bool = False,
     machine: Machine | None = None,
     printed: bool = False,
     **ask: Any,
@@ -64,7 +65,7 @@ def planned(
         engine=engine,
         files=files,
         taken=taken,
-        no_hook=no_hook,
+        hook_refused=hook_refused,
         machine=machine,
         printed=printed,
         unseen="" if machine else "there is no driver",
@@ -133,7 +134,7 @@ def test_a_terminal_in_the_box_needs_one_outside() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "gpus", "no_hook", "words"),
+    ("engine", "gpus", "hook_refused", "words"),
     [
         (None, "all", False, "--gpus all"),
         (HOOK, "all", False, "--gpus all"),
@@ -152,9 +153,9 @@ def test_a_terminal_in_the_box_needs_one_outside() -> None:
     ],
 )
 def test_gpus_are_spelled_for_the_engine_in_hand(
-    engine: EngineFacts | None, gpus: str, no_hook: bool, words: str
+    engine: EngineFacts | None, gpus: str, hook_refused: bool, words: str
 ) -> None:
-    said = line(flags={"gpus": gpus}, engine=engine, no_hook=no_hook)
+    said = line(flags={"gpus": gpus}, engine=engine, hook_refused=hook_refused)
     assert f" {words} " in said
 
 
@@ -171,7 +172,7 @@ def test_a_podman_that_ignores_cdi_devices_is_refused() -> None:
     flags = {"gpus": "none", "devices": ["nvidia.com/gpu=0"]}
     with pytest.raises(GpuboxError, match=r"ignores CDI devices: .* without nvidia\.com/gpu=0"):
         planned(flags=flags, engine=replace(HOOK, podman="5.3.2"))
-    for engine in (None, HOOK, replace(HOOK, podman="5.4.0")):
+    for engine in (None, HOOK, replace(HOOK, podman="5.4.0"), replace(HOOK, podman="5.4-dev")):
         assert " --device nvidia.com/gpu=0 " in line(flags=flags, engine=engine)
 
 

@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from gpubox.errors import GpuboxError, UsageError
+from gpubox.facts import Ask, Caller, EngineFacts, Facts
 from gpubox.gpus import Device, Gpu, Machine
 from gpubox.holders import Container, join
 from gpubox.layers import from_flags, layers
-from gpubox.plan import Ask, Caller, EngineFacts, Facts, Plan, plan
+from gpubox.plan import Plan, plan
 from gpubox.profile import Config
 from gpubox.slurm import Job, devices, job, share_of
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus, gpus

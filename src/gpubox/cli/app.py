@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gpubox.boxes import Box
     from gpubox.contexts import Endpoint
     from gpubox.engine import Engine
+    from gpubox.facts import Caller, Facts
     from gpubox.gpus import Machine
-    from gpubox.plan import Caller, Facts
     from gpubox.profile import Config, Profile
     from gpubox.race import Race
     from gpubox.slurm import Job
@@ -192,7 +192,7 @@ class App:
 
     def surveyed(self, race: Race, boxes: Sequence[Box] | None = None) -> Facts:
         """Who has which GPU now; not asked for `boxes` of which none claims any."""
-        from gpubox.plan import Facts
+        from gpubox.facts import Facts
 
         facts = Facts(caller=self.caller)
         if boxes is not None and not any(box.claims_gpus for box in boxes):

@@ -21,8 +21,8 @@ from gpubox.errors import GpuboxError, UsageError
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
+    from gpubox.facts import Caller
     from gpubox.foreground import Outcome, Process
-    from gpubox.plan import Caller
 
 _SHELL = ("sh", "-c", 'exec "$(command -v bash || command -v sh)"')
 

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from gpubox import catalog, cdi, diagnosis, fits, host, jupyter, notebook, nvidia, nvml, trial
+from gpubox.backend import backend, is_gated
 from gpubox.cli import preflight
 from gpubox.diagnosis import BoxSeen, Check, DriverSeen, EngineSeen, ImageUse, NoEngine, Toolkit
 from gpubox.engine import Engine, connect
 from gpubox.errors import GpuboxError
+from gpubox.facts import Caller, EngineFacts, Facts
 from gpubox.gpus import Gpu, Machine
 from gpubox.layers import BUILT_IN, Layer, read_all
-from gpubox.plan import Caller, EngineFacts, Facts, asked_gpus, backend, is_gated
+from gpubox.plan import asked_gpus
 from gpubox.profile import Config, Profile
 from gpubox.pull import order
 from gpubox.values import ALL_GPUS, NO_GPUS
@@ -288,7 +290,7 @@ def _of_profiles(
         profiles = _profiles(found.layers, caller, wrong)
     files = [layer.name for layer in found.layers if layer.name != BUILT_IN]
     yield from diagnosis.of_profiles(files, wrong, found.warnings)
-    uses = questions.ask(_uses, caller, profiles, connected, driver.machine)(None)
+    uses = questions.ask(_uses, profiles, connected, driver.machine)(None)
     why = driver.elsewhere or driver.problem
     yield from diagnosis.of_images(uses, driver.machine, why)
 
@@ -318,14 +320,11 @@ def _profiles(
 
 
 def _uses(
-    caller: Caller, profiles: Sequence[Profile], connected: Connected, machine: Machine | None
+    profiles: Sequence[Profile], connected: Connected, machine: Machine | None
 ) -> list[ImageUse] | None:
     engine, seen = connected
     facts = seen.facts if isinstance(seen, EngineSeen) else None
-    try:
-        gated = is_gated(backend(ALL_GPUS, Facts(caller=caller, engine=facts)), facts)
-    except GpuboxError:  # of an engine without GPU requests
-        gated = True
+    gated = is_gated(backend(ALL_GPUS, facts), facts)
     return [_use(profile, engine, facts, machine, gated) for profile in profiles]
 
 

@@ -20,7 +20,7 @@ from gpubox.gpus import called
 if TYPE_CHECKING:
     from gpubox.boxes import Box
     from gpubox.engine import Engine
-    from gpubox.plan import Facts
+    from gpubox.facts import Facts
     from gpubox.race import Race
 
 _pool = partial(ThreadPoolExecutor, max_workers=8)

@@ -16,8 +16,8 @@ from gpubox.gpus import called
 from gpubox.values import NO_GPUS
 
 if TYPE_CHECKING:
+    from gpubox.allocation import Allocation
     from gpubox.boxes import Box
-    from gpubox.plan import Given
     from gpubox.values import Gpus
 
 
@@ -88,5 +88,5 @@ def _asked(text: str) -> Gpus:
         raise UsageError(f"--gpus: {error}") from None
 
 
-def _place(this: App, new: Given) -> str:
+def _place(this: App, new: Allocation) -> str:
     return next(iter(new.notes), "") or called(new.label, this.machine)

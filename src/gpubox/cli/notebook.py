@@ -24,8 +24,9 @@ from gpubox.errors import EngineError, GpuboxError, UsageError
 if TYPE_CHECKING:
     from gpubox.boxes import Box
     from gpubox.engine import Engine, Served
+    from gpubox.facts import Facts
     from gpubox.launch import Launch
-    from gpubox.plan import Facts, Plan
+    from gpubox.plan import Plan
 
 _JUPYTER_SECONDS, _PULSE_SECONDS = 120, 10
 _OTHER = "--new makes another on a GPU that is free"

@@ -10,17 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gpubox import checks, demands, fits, host, pull, values
+from gpubox.backend import backend, is_gated
 from gpubox.checks import Finding
 from gpubox.errors import GpuboxError
 from gpubox.layers import COMMAND_LINE
-from gpubox.plan import Facts, asked_gpus, backend, is_gated
+from gpubox.plan import asked_gpus
 from gpubox.values import ALL_GPUS, NO_GPUS
 
 if TYPE_CHECKING:
     from gpubox.cli.app import App
     from gpubox.engine import Engine, LocalImage
+    from gpubox.facts import EngineFacts
     from gpubox.gpus import Gpu, Machine
-    from gpubox.plan import EngineFacts, Plan
+    from gpubox.plan import Plan
     from gpubox.profile import Profile
 
 
@@ -67,7 +69,7 @@ def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Itera
     """What speaks against pulling an image; that no GPU of this machine can run it, too."""
     here, facts = engine.image(image), engine.facts()
     if machine := app.machine:
-        gated = is_gated(backend(ALL_GPUS, Facts(caller=app.caller, engine=facts)), facts)
+        gated = is_gated(backend(ALL_GPUS, facts), facts)
         each = [list(on(machine, [gpu], image, here, {}, gated)) for gpu in machine.gpus]
         if each and all(any(finding.stops for finding in found) for found in each):
             yield from on(machine, machine.gpus, image, here, {}, gated)

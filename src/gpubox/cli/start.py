@@ -21,9 +21,10 @@ from gpubox.values import Mount, is_path, size_text
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
+    from gpubox.facts import Facts
     from gpubox.foreground import Outcome
     from gpubox.launch import Launch, Started
-    from gpubox.plan import Facts, Plan
+    from gpubox.plan import Plan
     from gpubox.profile import Profile
 
 _DOCKERS_SHM = 64 * 2**20  # where nobody says a size
@@ -176,7 +177,8 @@ def _planner(request: Request) -> Callable[[Facts], Plan]:
 def _facts(request: Request) -> Facts:
     """What is known without the engine."""
     from gpubox import host
-    from gpubox.plan import Facts, files_named
+    from gpubox.facts import Facts
+    from gpubox.plan import files_named
 
     app, profile = request.app, request.profile
     facts = Facts(caller=app.caller, files=host.read_files(files_named(profile)), job=request.job)

@@ -71,7 +71,8 @@ def submit(app: App, parameters: dict[str, Any]) -> int:
 def _planned(request: Request) -> Plan:
     """The plan as far as it can be made here, for what it refuses."""
     from gpubox import host
-    from gpubox.plan import Facts, files_named, plan
+    from gpubox.facts import Facts
+    from gpubox.plan import files_named, plan
 
     files = host.read_files(files_named(request.profile))
     return plan(

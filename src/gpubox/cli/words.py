@@ -21,7 +21,7 @@ from gpubox.cli.app import App, app, flags, settings_options
 from gpubox.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from gpubox.plan import Ask
+    from gpubox.facts import Ask
     from gpubox.profile import Profile
     from gpubox.slurm import Job
 
@@ -202,8 +202,8 @@ def request(
 ) -> Request:
     """What the words of a command mean, in a Slurm `job` too; `lists` go before those of flags."""
     from gpubox import slurm
+    from gpubox.facts import Ask
     from gpubox.layers import from_flags
-    from gpubox.plan import Ask
 
     dashes = bool(click.get_current_context().meta.get(DASHES))
     word, command = _split(app, words, dashes, default)
