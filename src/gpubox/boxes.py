@@ -6,7 +6,8 @@ Pure: records and words in, records, people's words or an error that names the o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.values import NO_GPUS
 
 ALIVE = ("running", "paused", "restarting", "stopping")  # the last is Podman's
+Inspection = Mapping[str, Any]  # all that the engine says of one container, in its own words
 KILLED = 137  # by SIGKILL: the kernel's, for want of memory, or somebody's
 _WHOLE_ID = 12  # characters, as Docker prints it
 _ENDED = re.compile(r"(?:Exited|Restarting) \((\d+)\) ?(.*)")
@@ -60,6 +62,12 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --- which one
+
+
+def restart_policy(found: Inspection) -> str:
+    """By what rule a container starts again by itself; empty where it does not."""
+    name = str((found["HostConfig"].get("RestartPolicy") or {}).get("Name") or "")
+    return "" if name == "no" else name
 
 
 def meant(word: str, boxes: Sequence[Box], me: str, owner: str | None = None) -> Box:

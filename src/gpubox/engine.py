@@ -30,7 +30,7 @@ import urllib3.exceptions
 from docker.models import containers
 
 from gpubox import claims, values
-from gpubox.boxes import ALIVE, Box
+from gpubox.boxes import ALIVE, Box, restart_policy
 from gpubox.building import Building
 from gpubox.contexts import Endpoint
 from gpubox.diagnosis import EngineSeen
@@ -685,8 +685,7 @@ class Engine:
             return values.NO_GPUS
         if claim is None:
             return claims.of_container(found)
-        policy = (found["HostConfig"].get("RestartPolicy") or {}).get("Name")
-        return values.NO_GPUS if policy in (None, "", "no") else claim
+        return claim if restart_policy(found) else values.NO_GPUS
 
     def names(self) -> frozenset[str]:
         """The names of all containers, gpubox's or not."""

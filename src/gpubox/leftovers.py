@@ -6,14 +6,11 @@ Pure: what an engine has goes in, what can go and why comes out. Knows no engine
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from gpubox import boxes, claims, saved, values
-from gpubox.boxes import Box
-
-Said = Mapping[str, Any]  # the engine's whole answer about a container
+from gpubox.boxes import Box, Inspection
 
 _STARTING = 60  # seconds for which a box that has never run may be about to
 _SHORT_ID = 12
@@ -64,22 +61,22 @@ def stopped(them: Iterable[Box], me: str, now: float) -> list[Box]:
     ]
 
 
-def has_volumes(found: Said) -> bool:
+def has_volumes(found: Inspection) -> bool:
     """Whether it has some that go with it."""
     return any(map(saved.is_nameless, found.get("Mounts") or ()))
 
 
-def of_boxes(them: Iterable[tuple[Box, Said]], volumes: Mapping[str, int]) -> list[Spare]:
+def of_boxes(them: Iterable[tuple[Box, Inspection]], volumes: Mapping[str, int]) -> list[Spare]:
     """Stopped boxes: those in which nothing was written first, then those that ended first."""
     ended = {box.id: str(found["State"].get("FinishedAt") or "") for box, found in them}
     found = [_of_box(box, found, volumes) for box, found in them]
     return sorted(found, key=lambda it: (it.size > 0, ended[it.id]))
 
 
-def _of_box(box: Box, found: Said, volumes: Mapping[str, int]) -> Spare:
+def _of_box(box: Box, found: Inspection, volumes: Mapping[str, int]) -> Spare:
     nameless = [it for it in found.get("Mounts") or () if saved.is_nameless(it)]
-    policy = (found["HostConfig"].get("RestartPolicy") or {}).get("Name")
-    holds = policy not in (None, "", "no") and claims.of_label(box.gpus) != values.NO_GPUS
+    policy = boxes.restart_policy(found)
+    holds = policy and claims.of_label(box.gpus) != values.NO_GPUS
     what = [
         f"box, {boxes.status(box)}",
         *([f"keeps its GPUs while it is stopped (restart: {policy})"] if holds else []),

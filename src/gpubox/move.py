@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from gpubox import moved, terminal
 from gpubox.allocation import Allocation
 from gpubox.backend import backend
-from gpubox.boxes import Box
+from gpubox.boxes import Box, restart_policy
 from gpubox.docker_words import GpuRequest
 from gpubox.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
@@ -77,7 +77,7 @@ class Move(msgspec.Struct, frozen=True):
             signals.heed()
             self.race.voice.say(self._ends(box, facts.holdings))
             undo.callback(self._back, box, found)
-            if (found["HostConfig"].get("RestartPolicy") or {}).get("Name") in (None, "", "no"):
+            if not restart_policy(found):
                 engine.set_restart(box.id, _KEEPS)
             seconds = found["Config"].get("StopTimeout") or _STOP_SECONDS
             ticket.during(partial(engine.stop, box.id, seconds))

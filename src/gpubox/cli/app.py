@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpubox.engine import Engine
     from gpubox.facts import Caller, Facts
     from gpubox.gpus import Machine
+    from gpubox.layers import Read
     from gpubox.profile import Config, Profile
     from gpubox.race import Race
     from gpubox.slurm import Job
@@ -113,20 +114,26 @@ class App:
 
     @cached_property
     def config(self) -> Config:
-        from gpubox.layers import layers
         from gpubox.profile import Config
 
-        caller = self.caller
-        found, warnings = layers(
-            cwd=caller.folder,
-            home=caller.home,
-            environ=caller.environ,
-            uid=caller.uid,
+        found = self.files()
+        for error in found.errors:
+            raise error
+        for warning in found.warnings:
+            self.screen.warn(warning)
+        return Config(tuple(found.layers), self.caller.environ, self.caller.folder)
+
+    def files(self) -> Read:
+        """What all files say that hold for the caller, and what is wrong with some."""
+        from gpubox.layers import read_all
+
+        return read_all(
+            cwd=self.caller.folder,
+            home=self.caller.home,
+            environ=self.caller.environ,
+            uid=self.caller.uid,
             file=Path(self.file).expanduser() if self.file else None,
         )
-        for warning in warnings:
-            self.screen.warn(warning)
-        return Config(tuple(found), caller.environ, caller.folder)
 
     @cached_property
     def job(self) -> Job | None:

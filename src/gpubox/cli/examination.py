@@ -23,7 +23,7 @@ from gpubox.engine import Engine, connect
 from gpubox.errors import GpuboxError
 from gpubox.facts import Caller, EngineFacts, Facts
 from gpubox.gpus import Gpu, Machine
-from gpubox.layers import BUILT_IN, Layer, read_all
+from gpubox.layers import BUILT_IN, Layer
 from gpubox.plan import asked_gpus
 from gpubox.profile import Config, Profile
 from gpubox.pull import order
@@ -276,18 +276,11 @@ def _open_at(engine: Engine, box: Box) -> tuple[str, ...] | None:
 def _of_profiles(
     this: App, connected: Connected, driver: DriverSeen, questions: Questions
 ) -> Iterator[Check]:
-    caller = this.caller
-    found = read_all(
-        cwd=caller.folder,
-        home=caller.home,
-        environ=caller.environ,
-        uid=caller.uid,
-        file=Path(this.file) if this.file else None,
-    )
+    found = this.files()
     wrong = [(error.problem, error.hint) for error in found.errors]
     profiles = list[Profile]()
     if not wrong:  # or what the others lack may stand where nothing can be read
-        profiles = _profiles(found.layers, caller, wrong)
+        profiles = _profiles(found.layers, this.caller, wrong)
     files = [layer.name for layer in found.layers if layer.name != BUILT_IN]
     yield from diagnosis.of_profiles(files, wrong, found.warnings)
     uses = questions.ask(_uses, profiles, connected, driver.machine)(None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpubox.boxes import Box, restart_policy
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.cli.chosen import BOXES, OWNER, chosen
@@ -18,7 +19,6 @@ from gpubox.errors import GpuboxError, UsageError
 from gpubox.gpus import called
 
 if TYPE_CHECKING:
-    from gpubox.boxes import Box
     from gpubox.engine import Engine
     from gpubox.facts import Facts
     from gpubox.race import Race
@@ -77,12 +77,12 @@ def _of_profile(
 def _stop(engine: Engine, seconds: int | None, box: Box) -> str:
     if not box.alive:
         return f"{box.name} does not run"
-    asked = engine.inspect(box.id)["HostConfig"]
+    found = engine.inspect(box.id)
     engine.stop(box.id, seconds)
-    if asked.get("AutoRemove"):
+    if found["HostConfig"].get("AutoRemove"):
         return f"{box.name} is stopped, and removed: it was started with --rm"
-    policy = (asked.get("RestartPolicy") or {}).get("Name") or "no"
-    if policy != "no" and box.gpus not in ("", "none"):
+    policy = restart_policy(found)
+    if policy and box.gpus not in ("", "none"):
         return (
             f"{box.name} is stopped, and keeps its GPUs: it starts again by itself"
             f" (--restart {policy}); gpubox rm {box.name} frees them"

@@ -130,15 +130,9 @@ def _serve(wish: Wish, request: Request, engine: Engine, server: Server) -> int:
 
 def _mine(request: Request, engine: Engine) -> Box | None:
     """The caller's notebook of this profile and folder: one that runs, else the latest."""
-    caller = request.app.caller
-    wanted = ("jupyter", caller.name, request.profile.name, str(caller.folder))
-    found = [
-        box
-        for box in engine.boxes(stopped=True)
-        if (box.kind, box.owner, box.profile, box.folder) == wanted
-        and box.state in ("running", "exited")
-        and box.job == (request.job.id if request.job else "")
-    ]
+    job = request.job.id if request.job else ""
+    mine = request.mine(engine.boxes(stopped=True), "jupyter")
+    found = [box for box in mine if box.state in ("running", "exited") and box.job == job]
     return next((box for box in found if box.state == "running"), next(iter(found), None))
 
 

@@ -273,13 +273,11 @@ def _mention_stopped(request: Request, engine: Engine) -> None:
     caller = request.app.caller
     if not (caller.at_terminal and sys.stderr.isatty()) or request.ask.command:
         return
-    wanted = ("shell", caller.name, request.profile.name, str(caller.folder), "exited")
-    for box in engine.boxes(stopped=True):
-        if (box.kind, box.owner, box.profile, box.folder, box.state) == wanted:
-            request.app.screen.say(
-                f"a new box; yours of this folder is still there: gpubox enter {box.name}"
-            )
-            return
+    mine = request.mine(engine.boxes(stopped=True), "shell")
+    if stopped := next((box for box in mine if box.state == "exited"), None):
+        request.app.screen.say(
+            f"a new box; yours of this folder is still there: gpubox enter {stopped.name}"
+        )
 
 
 def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
@@ -21,6 +21,7 @@ from gpubox.cli.app import App, app, flags, settings_options
 from gpubox.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from gpubox.boxes import Box
     from gpubox.facts import Ask
     from gpubox.profile import Profile
     from gpubox.slurm import Job
@@ -189,6 +190,12 @@ class Request(msgspec.Struct, frozen=True):
     patience: float = 0  # seconds, while others have its GPUs
     job: Job | None = None
     data: frozenset[str] = frozenset()  # where SPECs mount, which are less bold than -v
+
+    def mine(self, them: Iterable[Box], kind: str) -> list[Box]:
+        """The caller's boxes of this profile and this folder."""
+        caller = self.app.caller
+        wanted = (kind, caller.name, self.profile.name, str(caller.folder))
+        return [it for it in them if (it.kind, it.owner, it.profile, it.folder) == wanted]
 
 
 def request(
