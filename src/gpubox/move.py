@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from gpubox import moved, terminal
 from gpubox.allocation import Allocation
 from gpubox.backend import backend
-from gpubox.boxes import Box, restart_policy
+from gpubox.boxes import Box, Inspection, restart_policy
 from gpubox.docker_words import GpuRequest
 from gpubox.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
@@ -29,7 +29,7 @@ from gpubox.values import Gpus
 _STOP_SECONDS = 10  # Docker's own, where the box says none
 _SHOWN = 3  # programs that are named
 _INIT = "init -- "  # the small first process is no program of the box's
-_KEEPS: Mapping[str, Any] = {"Name": "unless-stopped"}  # and so holds its GPUs while it is stopped
+_KEEPS: Mapping[str, Any] = {"Name": "unless-stopped"}
 _NEVER: Mapping[str, Any] = {"Name": "no"}  # an empty name changes nothing
 _GIB = 1 << 30
 
@@ -66,10 +66,7 @@ class Move(msgspec.Struct, frozen=True):
         engine, race = self.engine, self.race.heeding(signals)
         with ExitStack() as undo:
             ticket = undo.enter_context(Ticket(engine, box.id, moved.claim(new)))
-            if engine.tickets(box.id) != [ticket.id]:
-                raise EngineError(f"{box.name} is being moved already, or was: wait a moment")
-            found = engine.inspect(box.id)
-            _refuse(box, found)  # who moves it has stopped it before their ticket goes
+            found = self._alone(ticket, box)
             came_from = engine.image(found["Image"])
             variables = came_from.variables if came_from else {}
             if new.contested:
@@ -77,20 +74,13 @@ class Move(msgspec.Struct, frozen=True):
             signals.heed()
             self.race.voice.say(self._ends(box, facts.holdings))
             undo.callback(self._back, box, found)
-            if not restart_policy(found):
-                engine.set_restart(box.id, _KEEPS)
-            seconds = found["Config"].get("StopTimeout") or _STOP_SECONDS
-            ticket.during(partial(engine.stop, box.id, seconds))
+            self._stop(ticket, box, found)
             signals.heed()
             forgotten = moved.forgotten(found, variables)
             files = ticket.during(partial(engine.commit, box.id, forgotten, box.owner))
             undo.callback(_tried, engine.remove_image, files)
             signals.heed()
-            by = backend(new.gpus, facts.engine, hook_refused=facts.hook_refused)
-            request = GpuRequest(new.gpus, by)
-            body = moved.successor(found, files, new, request, variables)
-            networks = moved.further_networks(found)
-            next_box = engine.create_like(_meanwhile(box), body, networks)
+            next_box = self._create_next(box, found, files, new, facts, variables)
             undo.callback(_tried, engine.remove_keeping_volumes, next_box)
             if not ticket.give_up() and new.contested:
                 race.win(next_box, facts.holdings, box.id)
@@ -99,7 +89,35 @@ class Move(msgspec.Struct, frozen=True):
             undo.pop_all()
         self._replace(box, next_box)
         if came_from and moved.is_of_files(came_from.labels):
-            self.engine.remove_unnamed(came_from.id)
+            engine.remove_unnamed(came_from.id)
+
+    def _alone(self, ticket: Ticket, box: Box) -> Inspection:
+        """The box, which nobody else is moving. Another has stopped it before their ticket goes."""
+        if self.engine.tickets(box.id) != [ticket.id]:
+            raise EngineError(f"{box.name} is being moved already, or was: wait a moment")
+        found = self.engine.inspect(box.id)
+        _refuse(box, found)
+        return found
+
+    def _stop(self, ticket: Ticket, box: Box, found: Inspection) -> None:
+        """The box is stopped, and holds its GPUs as one that starts again by itself does."""
+        if not restart_policy(found):
+            self.engine.set_restart(box.id, _KEEPS)
+        seconds = found["Config"].get("StopTimeout") or _STOP_SECONDS
+        ticket.during(partial(self.engine.stop, box.id, seconds))
+
+    def _create_next(
+        self,
+        box: Box,
+        found: Inspection,
+        files: str,
+        new: Allocation,
+        facts: Facts,
+        variables: Mapping[str, str],
+    ) -> str:
+        by = backend(new.gpus, facts.engine, hook_refused=facts.hook_refused)
+        body = moved.successor(found, files, new, GpuRequest(new.gpus, by), variables)
+        return self.engine.create_like(_meanwhile(box), body, moved.further_networks(found))
 
     def _replace(self, box: Box, next_box: str) -> None:
         """The successor runs, and so takes the name; what is left of the old box goes."""
@@ -113,7 +131,7 @@ class Move(msgspec.Struct, frozen=True):
                 f"docker rename {called} {box.name}",
             ) from error
 
-    def _back(self, box: Box, found: Mapping[str, Any]) -> None:
+    def _back(self, box: Box, found: Inspection) -> None:
         """The old box as it was. It has kept its GPUs, for it was to start again by itself."""
         try:
             if not self.engine.is_running(box.id):
@@ -146,7 +164,7 @@ class Move(msgspec.Struct, frozen=True):
         )
 
 
-def _refuse(box: Box, found: Mapping[str, Any]) -> None:
+def _refuse(box: Box, found: Inspection) -> None:
     """Raise for a box that cannot be moved without losing something."""
     state = found["State"]
     if state.get("Paused"):
