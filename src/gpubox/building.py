@@ -53,5 +53,5 @@ class Building:
 
     @property
     def last_line(self) -> str:
-        lines = self.output.split("\n")
+        lines = self.output.splitlines()  # dpkg counts on one line, which is the latest count
         return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -426,8 +426,8 @@ FAULTS = (
 # Of what apt and its tools say in a build, with the engine's last word behind it.
 BUILD_FAULTS = (
     Fault(
-        r"gpubox: the key at (?P<what>\S+) is not (?P<key>\w+)",
-        "the signing key at {what} is not NVIDIA's ({key})",
+        r"gpubox: the key at (?P<what>\S+) is not NVIDIA's",
+        "the signing key at {what} is not NVIDIA's",
         "ask who answers there in NVIDIA's name; nothing was installed",
     ),
     Fault(
@@ -446,7 +446,8 @@ BUILD_FAULTS = (
         "check the network of the engine's machine; --network host builds with just that",
     ),
     Fault(
-        r"(?:Failed to fetch|E:|Err:\d+) (?P<what>http\S+).*?\s404\s",
+        r"(?:Failed to fetch|E:|Err:\d+) (?P<what>http\S+).*?(?:\s|HttpError)404\b|"
+        r"The repository '(?P<what2>\S+)[^']*' does not have a Release file",
         "the package repository has no {what}",
         "--apt-mirror URL takes the packages from one that kept them",
     ),
@@ -520,8 +521,8 @@ def explain(text: str, it: str, program: str = "") -> EngineSaid:
 def explain_build(output: str, text: str, it: str) -> EngineSaid:
     """The error for a build of `it` that ended with `text`, its last step having said `output`."""
     full = "no space left on device"
-    if full in f"{output}{text}".lower():  # which makes the tools say anything
-        return explain(full, it)
+    if re.search(rf"(?i){full}|You don't have enough free space", f"{output}{text}"):
+        return explain(full, it)  # whatever else the tools say of it
     # what stands before it is the command, whose words mean nothing
     ended = re.search(r"returned a non-zero code: \d+", text)
     met = _met(BUILD_FAULTS, f"{output}\n{ended[0]}", it) if ended else None

@@ -37,21 +37,14 @@ _FORGET = "apt-get clean && rm -rf /var/lib/apt/lists/*"
 _URL = re.compile(r"https?://[\w.:\[\]-]+(?:/[\w.~%+/-]*)?", re.ASCII)
 
 
-class Key(NamedTuple):
-    """What a repository is signed with: the file beside its packages, and its fingerprint."""
-
-    file: str
-    fingerprint: str
-
-
-# NVIDIA changed its key in April 2022, but only for the repositories that still grow.
+# NVIDIA changed its key in April 2022 and signed the repositories that still grow with the new one,
+# but not those of machine learning; of ubuntu1710 nobody has said. So either is trusted, as far as
+# it lies beside the packages.
 _KEYS = {
-    "cuda": Key("3bf863cc.pub", "EB693B3035CD5710E231E123A4B469963BF863CC"),
-    "machine-learning": Key("7fa2af80.pub", "AE09FE4BBD223A84B2CCFCE3F60F4B3D7FA2AF80"),
+    "3bf863cc": "EB693B3035CD5710E231E123A4B469963BF863CC",
+    "7fa2af80": "AE09FE4BBD223A84B2CCFCE3F60F4B3D7FA2AF80",
 }
 _LISTS = {"cuda": "cuda", "machine-learning": "nvidia-ml"}  # as in NVIDIA's images
-# The same key; in this repository, which was closed before the change, nobody has seen it.
-_KEY_BESIDE = {"cuda/repos/ubuntu1710": "cuda/repos/ubuntu1804"}
 
 
 class Group(NamedTuple):
@@ -96,12 +89,12 @@ def recipe(image: str, base: str | None = None, mirror: str | None = None, by: s
     """
     tag = _tag(image)
     os = _os(tag)
-    made_on = _base(base) if base else os.replace("ubuntu", "ubuntu:")
-    source = _mirror(mirror) if mirror else NVIDIA
+    made_on = os.replace("ubuntu", "ubuntu:") if base is None else _base(base)
+    source = NVIDIA if mirror is None else _mirror(mirror)
     groups = _chosen(tag, os)
     steps = [
         Step("the base image", f"FROM {made_on}"),
-        _tools(os),
+        _tools(),
         *_packages(tag.cuda, groups, source),
         _settings(tag, groups),
         _labels(groups, made_on, source, by),
@@ -236,15 +229,15 @@ def _run(*commands: str) -> str:
     return "RUN " + " \\\n && ".join(commands)
 
 
-def _tools(os: str) -> Step:
+def _tools() -> Step:
     """Ubuntu 16.04's apt needs help with https. The driver's folders are nvidia-docker 1's."""
-    https = ["apt-transport-https"] if os == "ubuntu16.04" else []
+    https = "$(test -e /usr/lib/apt/methods/https || echo apt-transport-https)"
     folders = "/usr/local/nvidia/lib\\n/usr/local/nvidia/lib64\\n"
     return Step(
         "what apt needs for repositories over https, and where the driver's libraries are",
         _run(
             _UPDATE,
-            f"{_INSTALL} {' '.join([*https, 'ca-certificates', 'gnupg'])}",
+            f"{_INSTALL} {https} ca-certificates gnupg",
             _FORGET,
             f"printf '{folders}' > /etc/ld.so.conf.d/nvidia.conf",
         ),
@@ -268,25 +261,23 @@ def _packages(cuda: str, groups: Sequence[Group], mirror: str) -> Iterator[Step]
 
 def _repository(repository: str, mirror: str) -> Step:
     """A repository, trusted for its own packages alone."""
-    kind = repository.partition("/")[0]
-    name, key = _LISTS[kind], _KEYS[kind]
-    beside = _KEY_BESIDE.get(repository, repository)
-    url, ring = f"{mirror}/{beside}/x86_64/{key.file}", f"/usr/share/keyrings/{name}.gpg"
+    name = _LISTS[repository.partition("/")[0]]
+    url, ring = f"{mirror}/{repository}/x86_64", f"/usr/share/keyrings/{name}.gpg"
+    fetch = "/usr/lib/apt/apt-helper -o Acquire::Retries=1 download-file"
     export, trouble = "gpg --batch --export", f"no key at {url}"
     if mirror == NVIDIA:
-        export += f" {key.fingerprint}"
-        trouble = f"the key at {url} is not {key.fingerprint}"
+        export += f" {' '.join(_KEYS.values())}"
+        trouble = f"the key at {url} is not NVIDIA's"
     return Step(
         f"the repository {repository} and its key",
         _run(
             'export GNUPGHOME="$(mktemp -d)"',
-            f"/usr/lib/apt/apt-helper -o Acquire::Retries=3 download-file {url} /tmp/{key.file}",
-            f"gpg --batch --quiet --import /tmp/{key.file}",
+            f"for key in {' '.join(_KEYS)}; do {fetch} {url}/$key.pub /tmp/$key.pub || true; done",
+            "ls /tmp/*.pub && gpg --batch --quiet --import /tmp/*.pub",
             f"if ! {export} > {ring} || ! test -s {ring};"
-            f" then echo 'gpubox: {trouble}'; exit 1; fi",
-            f"echo 'deb [signed-by={ring}] {mirror}/{repository}/x86_64 /'"
-            f" > /etc/apt/sources.list.d/{name}.list",
-            f'rm -r "$GNUPGHOME" /tmp/{key.file}',
+            f' then echo "gpubox: {trouble}"; exit 1; fi',
+            f"echo 'deb [signed-by={ring}] {url} /' > /etc/apt/sources.list.d/{name}.list",
+            'rm -r "$GNUPGHOME" /tmp/*.pub',
         ),
     )
 

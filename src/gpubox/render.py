@@ -167,7 +167,7 @@ class Screen:
 
     def watching(self, sentences: Iterator[str]) -> None:
         """Show the latest of many sentences until they end; in a log one now and then."""
-        if sys.stderr.isatty():
+        if _can_draw():
             _watch(sentences)
             return
         due = time.monotonic() + _PLAIN_LINE_SECONDS
@@ -225,13 +225,13 @@ class Screen:
                 yield _step(titles, build)
 
         try:
-            if sys.stderr.isatty():
+            if _can_draw():
                 _watch(": ".join(filter(None, (it, last[0].last_line))) for it in sentences())
             else:
                 self._each_once(sentences())
         except Exception:
             if last and (said := last[0].output.strip()):
-                self.say(f"{_step(titles, last[0])}\n{said}" if sys.stderr.isatty() else said)
+                self.say(f"{_step(titles, last[0])}\n{said}" if _can_draw() else said)
             raise
         size = figures.size_text(last[0].size)
         self.say(f"built {image} in {figures.duration_text(time.monotonic() - started)} ({size})")
@@ -245,17 +245,24 @@ class Screen:
 
 
 def _watch(sentences: Iterator[str]) -> None:
+    """The latest of them beside a wheel, also when no other follows for long."""
+    from rich.live import Live
+    from rich.spinner import Spinner
     from rich.text import Text
 
-    due, screen = 0.0, console(stderr=True)
-    with screen.status("") as status:
+    latest, screen = "", console(stderr=True)
+    wheel = Spinner("dots", style="status.spinner")
+
+    def drawn() -> Spinner:
+        text = Text(latest)
+        text.truncate(screen.width - 2, overflow="ellipsis")  # beside the wheel, on one line
+        wheel.update(text=text)
+        return wheel
+
+    # asked for when it is due: a million sentences must not wait for the screen
+    with Live(get_renderable=drawn, console=screen, transient=True, refresh_per_second=12.5):
         for sentence in sentences:
-            if time.monotonic() > due:  # a million of them must not wait for the screen
-                due = time.monotonic() + _FRAME_SECONDS
-                text = Text(sentence)
-                # beside the wheel, on one line
-                text.truncate(screen.width - 2, overflow="ellipsis")
-                status.update(text)
+            latest = sentence
 
 
 def _step(titles: Sequence[str], build: Building) -> str:

@@ -365,11 +365,9 @@ def test_a_key_in_nvidias_place_is_trusted_only_if_it_is_nvidias(
     client: DockerClient, repository: AptRepository, rightly: bool
 ) -> None:
     plain = recipe("nvidia/cuda:8.0-runtime", DEBIAN)
-    wanted = re.findall(r"--export (\w{40}) ", plain.dockerfile)
-    assert wanted == ["EB693B3035CD5710E231E123A4B469963BF863CC"]
     moved = plain.dockerfile.replace(NVIDIA, repository.url)
     if rightly:
-        moved = moved.replace(wanted[0], repository.key)
+        moved = moved.replace("EB693B3035CD5710E231E123A4B469963BF863CC", repository.key)
     api: Any = client.api
     events = api.build(
         fileobj=io.BytesIO(moved.encode()),
@@ -380,8 +378,8 @@ def test_a_key_in_nvidias_place_is_trusted_only_if_it_is_nvidias(
         decode=True,
     )
     said = "".join(str(event.get("stream") or event.get("error")) for event in events)
-    url = f"{repository.url}/{CUDA}/x86_64/3bf863cc.pub"
-    assert (f"gpubox: the key at {url} is not {wanted[0]}\n" in said) is not rightly
+    place = f"{repository.url}/{CUDA}/x86_64"
+    assert (f"gpubox: the key at {place} is not NVIDIA's\n" in said) is not rightly
     assert ("a/b:latest" in names(client)) is rightly
 
 

@@ -161,9 +161,11 @@ def test_a_wrong_word_is_one_sentence_and_leaves_nothing(
 
 
 def test_an_image_is_not_built_by_a_builder_that_is_not_dockers(gpubox: Gpubox) -> None:
-    text = said(gpubox("build", PROFILE), 1)
-    assert "nvidia/cuda:8.0-cudnn5-devel cannot be built over Podman's service" in text
-    assert "gpubox build --print cuda8-cudnn5 shows the Dockerfile" in text
+    assert gpubox("build", PROFILE).stderr.decode() == f"{STAND_IN} is here already\n"
+    text = said(gpubox("build", "cuda8-cudnn6"), 1)
+    image = "nvidia/cuda:8.0-cudnn6-devel"
+    assert f"{image} cannot be built over Podman's service" in text
+    assert f"gpubox build --print cuda8-cudnn6 | podman build -t {image} -\n" in text
 
 
 def test_a_missing_host_folder_is_not_made(gpubox: Gpubox) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
+
 import pytest
 
 from gpubox.building import Building
+from gpubox.render import Screen
 
 OLD, NEW = "Removing intermediate container {}\n", " ---> Removed intermediate container {}\n"
 
@@ -55,3 +60,44 @@ def test_a_line_that_only_looks_like_a_step_of_a_build_is_output() -> None:
     building = told(*FROM, " ---> not an image\n", "Stepping 3/4\n")
     assert (building.number, building.image) == (1, "00000000000a")
     assert building.output.strip() == "---> not an image\nStepping 3/4"
+
+
+def test_of_a_line_that_is_written_over_the_latest_state_counts() -> None:
+    said = "(Reading database ... \r(Reading database ... 5%\r(Reading database ... 10%\r"
+    assert told(*FROM, said).last_line == "(Reading database ... 10%"
+
+
+def test_what_came_last_is_on_the_screen_while_nothing_more_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    parent, child = os.openpty()
+    seen = ""
+
+    def sentences() -> Iterator[str]:
+        nonlocal seen
+        yield from ("reading lists", "fetching a gigabyte")
+        deadline = time.monotonic() + 5
+        while "fetching a gigabyte" not in seen and time.monotonic() < deadline:
+            seen += os.read(parent, 1000).decode(errors="replace")
+
+    with os.fdopen(child, "w") as screen:
+        monkeypatch.setattr("sys.stderr", screen)
+        Screen().watching(sentences())
+    os.close(parent)
+    assert "fetching a gigabyte" in seen
+
+
+@pytest.mark.parametrize("terminal", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_be_drawn_on_gets_a_line_for_each_step(
+    terminal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", terminal)
+    parent, child = os.openpty()
+    with os.fdopen(child, "w") as screen:
+        monkeypatch.setattr("sys.stderr", screen)
+        Screen().building("a", ["base", "tools"], iter([told(*FROM), told(*FROM, *CACHED)]))
+    with os.fdopen(parent, errors="replace") as shown:
+        lines = [shown.readline().rstrip() for _ in range(3)]
+    assert lines[:2] == ["step 1/9: base", "step 2/9: tools"]
+    assert lines[2].startswith("built a in ")

@@ -550,12 +550,12 @@ def test_a_text_that_nobody_has_met_is_passed_on_without_its_prefixes(text: str,
     assert (said.problem, said.exit_code) == (f"the engine says: {kept}", 125)
 
 
-COMMAND = "The command '/bin/sh -c apt-get update && echo 'gpubox: the key at u is not K''"
+COMMAND = "The command '/bin/sh -c apt-get update && echo 'gpubox: the key at u is not NVIDIA's'"
 ENDED = f"{COMMAND} returned a non-zero code: 100"
 DEB = "http://a/b/x86_64/./c_1_amd64.deb"
 # what apt said in a step that failed; words of the problem; words of the fix
 BUILDS = [
-    ("gpubox: the key at http://a/k is not AB12\n", "at http://a/k is not NVIDIA's (AB12)", "who"),
+    ("gpubox: the key at http://a/k is not NVIDIA's\n", "at http://a/k is not NVIDIA's", "who"),
     ("gpg: no valid OpenPGP data found.\n", "what the package repository has for a", "correct"),
     ("gpubox: no key at http://a/k\n", "what the package repository has for a", "--apt-mirror"),
     (
@@ -577,6 +577,13 @@ BUILDS = [
     ),
     ("W: Failed to fetch https://a  Could not resolve host: a.b\n", "machine a.b", "--network"),
     (f"E: Failed to fetch {DEB}  404  Not Found [IP: 1.2.3.4 80]\n", f"has no {DEB}", "kept"),
+    (f"E: Failed to fetch {DEB}  HttpError404\n", f"has no {DEB}", "kept"),
+    (
+        "Err:2 http://a/b  Release\n  404  File not found\n"
+        "E: The repository 'http://a/b  Release' does not have a Release file.\n",
+        "the package repository has no http://a/b",
+        "--apt-mirror URL",
+    ),
     (
         "E: Failed to fetch http://a/k  Could not connect to 127.0.0.1:1 (127.0.0.1). - connect"
         " (111: Connection refused)\n",
@@ -609,6 +616,11 @@ BUILDS = [
     ),
     ("/bin/sh: 1: apt-get: not found\n", "the base of a/b:c has no apt-get", "Ubuntu"),
     ("tar: write error: No space left on device\n", "the disk is full", "docker system df"),
+    (
+        "E: You don't have enough free space in /var/cache/apt/archives/.\n",
+        "the disk is full",
+        "docker system df",
+    ),
     ("something new\n", "a step in the build of a/b:c failed with exit code 100", "above"),
 ]
 

@@ -56,13 +56,13 @@ def build_command(
         click.echo(wanted.dockerfile, nl=False)
         return
     engine = this.connect()
+    if _is_here(this, engine, wanted.image, no_cache):
+        return
     if engine.podman:
         raise EngineError(
             f"{wanted.image} cannot be built over Podman's service, whose builder is another one",
-            f"gpubox build --print {word} shows the Dockerfile, for podman build",
+            f"gpubox build --print {word} | podman build -t {wanted.image} -",
         )
-    if _is_here(this, engine, wanted.image, no_cache):
-        return
     recipe.check_machine(engine.architecture())
     _say_unchecked(this, wanted)
     _get_base(this, engine, wanted)
