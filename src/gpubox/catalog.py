@@ -58,14 +58,10 @@ class CudaChoice(msgspec.Struct, frozen=True):
 
 
 class TagStatus(msgspec.Struct, frozen=True):
-    """`when`: the time of a deletion, worded to follow "in" ("June 2023"); None if not known.
-
-    `as_of`: the ISO date of the listing that showed a live tag, else of the newest listing.
-    """
+    """`when`: the time of a deletion, worded to follow "in" ("June 2023"); None if not known."""
 
     state: State
-    when: str | None
-    as_of: str
+    when: str | None = None
 
 
 class Tag(NamedTuple):
@@ -174,16 +170,14 @@ def candidates(choice: CudaChoice) -> tuple[str, ...]:
 
 def status(image_reference: str) -> TagStatus:
     """What was last known of a tag. Other repositories and digests are "unknown"."""
-    tag, as_of = tag_of(image_reference), data()["listed"]
+    tag = tag_of(image_reference)
     listed = _listed(tag.cuda) if tag else []
     known = next((it for it in listed if it.tag == tag), None)
     if known is None and tag and tag.cuda and _all_deleted(listed):
         known = listed[-1]  # the deletions stand in the order of time
-    if known is None or known.state == "unknown":
-        return TagStatus("unknown", None, as_of)
-    if known.state == "live":
-        return TagStatus("live", None, known.when)
-    return TagStatus("deleted", known.when or None, as_of)
+    if known and known.state == "deleted":
+        return TagStatus("deleted", known.when or None)
+    return TagStatus(known.state if known else "unknown")
 
 
 def successor(image_reference: str) -> str | None:

@@ -356,8 +356,9 @@ class Config(msgspec.Struct, frozen=True):
         )
         try:
             return catalog.candidates(choice), cuda.where
-        except GpuboxError as error:
-            raise ProfileError(cuda.where, "cuda", error.problem, error.hint) from None
+        except catalog.CudaImageError as error:
+            where = (_said(merged, error.key) or cuda).where
+            raise ProfileError(where, error.key, error.problem, error.hint) from None
 
 
 # --- merging

@@ -31,7 +31,7 @@ from gpubox.plan import (
     variables_of,
 )
 from gpubox.profile import Profile
-from gpubox.settings import SETTINGS
+from gpubox.settings import BY_KEY, SETTINGS
 from gpubox.values import ALL_GPUS, NO_GPUS, Device, Gpus, Mount, Port
 
 Said = Mapping[str, Any]  # what the engine says of a container or an image, or a part of it
@@ -171,12 +171,9 @@ def _values(box: Box, found: Said, image: Said, beneath: Sequence[Profile]) -> d
     texts: dict[str, Callable[[Any], Any]] = {
         "gpus": _gpus_text,
         "workspace": lambda it: _workspace_text(it, box),
-        "shm_size": values.size_text,
-        "mem_limit": values.size_text,
-        "cpus": values.cpus_text,
     }
     return {
-        key: value if value is None else texts.get(key, lambda it: it)(value)
+        key: value if value is None else texts.get(key, BY_KEY[key].write)(value)
         for key, value in said.items()
         if key in always or any(getattr(profile, key) != value for profile in beneath)
     }

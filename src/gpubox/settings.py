@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from gpubox import docker_words as say
 from gpubox import values, written
@@ -34,9 +35,9 @@ class Item(NamedTuple):
 class MisreadItemError(ValueError):
     """A problem with one item of a list or mapping, which has a line of its own."""
 
-    def __init__(self, said: Said, problem: str, key: str = "") -> None:
+    def __init__(self, said: Said, problem: str) -> None:
         super().__init__(problem)
-        self.said, self.key = said, key
+        self.said = said
 
 
 # --- readers: what was said -> what is meant, or a ValueError with the problem
@@ -46,67 +47,60 @@ def one(parse: Callable[[str], Any] = str) -> Callable[[Said], Any]:
     return lambda said: parse(str(said.value))
 
 
-def path(said: Said) -> str:
-    return values.host_path(str(said.value), said.base)
-
-
-def _items(said: Said) -> list[Said]:
-    return said.value if isinstance(said.value, list) else [said]
-
-
 def keyed(parse: Callable[[Said], Iterable[tuple[str, Any]]]) -> Callable[[Said], dict[str, Item]]:
     """A list whose items are known by a key: the same key twice is an error within one layer."""
 
     def read(said: Said) -> dict[str, Item]:
         found: dict[str, Item] = {}
         for item in _items(said):
-            for key, value in _parsed(item, parse):
-                if key in found:
-                    raise MisreadItemError(item, f"{key} stands here twice; keep one")
-                found[key] = Item(value, item.where)
+            with _about(item):
+                for key, value in parse(item):
+                    if key in found:
+                        raise ValueError(f"{key} stands here twice; keep one")
+                    found[key] = Item(value, item.where)
         return found
 
     return read
 
 
-def _parsed(item: Said, parse: Callable[[Said], Iterable[Any]]) -> list[Any]:
-    try:
-        return list(parse(item))
-    except MisreadItemError:
-        raise
-    except ValueError as error:
-        raise MisreadItemError(item, str(error)) from None
-
-
 def mapping(parse: Callable[[str, Said], Any]) -> Callable[[Said], dict[str, Item]]:
-    """A mapping, or Compose's list of `NAME=VALUE`; a NAME alone has no value (None)."""
+    """A mapping, or Compose's list of `NAME=VALUE`; a NAME alone has no value (None).
 
-    def pairs(said: Said) -> Iterable[tuple[str, Any]]:
-        name, equals, value = str(said.value).partition("=")
-        item = Said(value if equals else None, said.where, said.base)
-        if not name:
-            raise ValueError(f"'{said.value}' has no name before the =")
-        return [(name, parse(name, item))]
+    A repeated NAME wins over the one before it, as -e does with docker run.
+    """
 
     def read(said: Said) -> dict[str, Item]:
-        if not isinstance(said.value, dict):
-            # a repeated -e wins over the one before it, as with docker run
-            items = (pair for item in _items(said) for pair in _located(item, pairs))
-            return dict(items)
-        return {
-            name: Item(_parsed(item, partial(_named, parse, name))[0], item.where)
-            for name, item in said.value.items()
-        }
+        found: dict[str, Item] = {}
+        for name, item in _pairs(said):
+            with _about(item):
+                found[name] = Item(parse(name, item), item.where)
+        return found
 
     return read
 
 
-def _named(parse: Callable[[str, Said], Any], name: str, item: Said) -> list[Any]:
-    return [parse(name, item)]
+def _items(said: Said) -> list[Said]:
+    return said.value if isinstance(said.value, list) else [said]
 
 
-def _located(item: Said, parse: Callable[[Said], Iterable[Any]]) -> list[tuple[str, Item]]:
-    return [(name, Item(value, item.where)) for name, value in _parsed(item, parse)]
+def _pairs(said: Said) -> Iterator[tuple[str, Said]]:
+    if isinstance(said.value, dict):
+        yield from said.value.items()
+        return
+    for item in _items(said):
+        name, equals, value = str(item.value).partition("=")
+        if not name:
+            raise MisreadItemError(item, f"'{item.value}' has no name before the =")
+        yield name, replace(item, value=value if equals else None)
+
+
+@contextmanager
+def _about(item: Said) -> Iterator[None]:
+    """What is wrong in here is told with this item's line."""
+    try:
+        yield
+    except ValueError as error:
+        raise MisreadItemError(item, str(error)) from None
 
 
 def _variable(name: str, said: Said) -> str | None:
@@ -178,7 +172,7 @@ def _security(said: Said) -> list[tuple[str, str]]:
 
 
 def _env_file(said: Said) -> list[tuple[str, str]]:
-    found = path(said)
+    found = values.host_path(str(said.value), said.base)
     return [(found, found)]
 
 
@@ -263,23 +257,25 @@ def _hostname(text: str) -> str:
 # --- the table
 
 
-class Setting(msgspec.Struct, frozen=True):
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the table.
 
-    `written` is what YAML may hold; `merge` says what a later layer does to an earlier one; `flag`
-    is `docker run`'s (a repeatable one for a collection). Without `said` the plan turns the value
-    into another setting.
+    `flag` is `docker run`'s (a repeatable one for a collection), `also` its other spelling.
+    `written` is what YAML may hold; `read` makes the value of it, and `write` is the way back where
+    `str` is not. `merge` says what a later layer does to an earlier one. Without `said` the plan
+    turns the value into another setting.
     """
 
     key: str
-    written: Any
-    read: Callable[[Said], Any]
     help: str
     flag: str = ""
+    also: str = ""
+    metavar: str = "TEXT"
+    written: Any
+    read: Callable[[Said], Any]
+    write: Callable[[Any], Any] = lambda value: value
     merge: Literal["replace", "by key"] = "replace"
     said: say.Say | None = None
-    short: str = ""
-    metavar: str = "TEXT"
 
     def parse(self, said: Said) -> Any:
         """What was said, as this setting means it; a ProfileError names the line."""
@@ -330,262 +326,308 @@ def _in_words(problem: str) -> str:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("description", Text, one(), "what the profile is for, shown by `gpubox profiles`"),
-    Setting("extends", Text, one(), "the profile this one adds to"),
     Setting(
-        "image",
-        written.Images,
-        _images,
-        "the image, as `docker run` takes it; of a list the first that this machine can run",
+        key="description",
+        help="what the profile is for, shown by `gpubox profiles`",
+        written=Text,
+        read=one(),
     ),
     Setting(
-        "cuda",
-        written.Cuda,
-        one(_cuda),
-        "a version of CUDA: an image of NVIDIA's is picked;"
-        " 12, or auto, is the newest such that this machine can run",
+        key="extends",
+        help="the profile this one adds to",
+        written=Text,
+        read=one(),
     ),
     Setting(
-        "cudnn", written.Cudnn, one(_cudnn), "the major version of cuDNN in that image, or auto"
+        key="image",
+        help="the image, as `docker run` takes it; of a list the first that this machine can run",
+        written=written.Images,
+        read=_images,
     ),
-    Setting("flavor", written.Flavor, one(_flavor), "base, runtime or devel (the default)"),
-    Setting("os", Text, one(), "the system in that image, like ubuntu22.04"),
     Setting(
-        "pull_policy",
-        written.PullPolicy,
-        one(values.pull_policy),
-        "when to pull the image: missing (unless said), always or never",
-        "--pull",
-        said=say.pull,
+        key="cuda",
+        help=(
+            "a version of CUDA: an image of NVIDIA's is picked;"
+            " 12, or auto, is the newest such that this machine can run"
+        ),
+        written=written.Cuda,
+        read=one(_cuda),
+    ),
+    Setting(
+        key="cudnn",
+        help="the major version of cuDNN in that image, or auto",
+        written=written.Cudnn,
+        read=one(_cudnn),
+    ),
+    Setting(
+        key="flavor",
+        help="base, runtime or devel (the default)",
+        written=written.Flavor,
+        read=one(_flavor),
+    ),
+    Setting(
+        key="os",
+        help="the system in that image, like ubuntu22.04",
+        written=Text,
+        read=one(),
+    ),
+    Setting(
+        key="pull_policy",
+        help="when to pull the image: missing (unless said), always or never",
+        flag="--pull",
         metavar="WHEN",
+        written=written.PullPolicy,
+        read=one(values.pull_policy),
+        said=say.pull,
     ),
     Setting(
-        "gpus",
-        written.Gpus,
-        _gpus,
-        "all, none, a number (any that are free), or exactly these: 0,2 or device=3 or GPU-<uuid>",
-        "--gpus",
-        said=say.gpus,
+        key="gpus",
+        help=(
+            "all, none, a number (any that are free), or exactly these:"
+            " 0,2 or device=3 or GPU-<uuid>"
+        ),
+        flag="--gpus",
         metavar="GPUS",
+        written=written.Gpus,
+        read=_gpus,
+        said=say.gpus,
     ),
-    Setting("command", Text | Texts, _command, "what runs in the box instead of a shell"),
     Setting(
-        "entrypoint",
-        Text | Texts,
-        _entrypoint,
-        "the program that runs the command",
-        "--entrypoint",
-        said=say.entrypoint,
+        key="command",
+        help="what runs in the box instead of a shell",
+        written=Text | Texts,
+        read=_command,
+        write=shlex.join,
+    ),
+    Setting(
+        key="entrypoint",
+        help="the program that runs the command",
+        flag="--entrypoint",
         metavar="PROGRAM",
+        written=Text | Texts,
+        read=_entrypoint,
+        write=shlex.join,
+        said=say.entrypoint,
     ),
     Setting(
-        "working_dir",
-        written.BoxPath,
-        one(_working_dir),
-        "the folder in the box where the command starts",
-        "--workdir",
-        said=say.option("--workdir", "working_dir"),
-        short="-w",
+        key="working_dir",
+        help="the folder in the box where the command starts",
+        flag="--workdir",
+        also="-w",
         metavar="BOX_PATH",
+        written=written.BoxPath,
+        read=one(_working_dir),
+        said=say.option("--workdir", "working_dir"),
     ),
     Setting(
-        "workspace",
-        Text,
-        _workspace,
-        "a host folder to work in: mounted at /workspace, and where the command starts",
-        "--workspace",
+        key="workspace",
+        help="a host folder to work in: mounted at /workspace, and where the command starts",
+        flag="--workspace",
         metavar="DIR",
+        written=Text,
+        read=_workspace,
     ),
     Setting(
-        "env_file",
-        Text | Texts,
-        keyed(_env_file),
-        "files of NAME=VALUE lines, read as `docker run` reads them",
-        "--env-file",
-        "by key",
-        say.env_files,
+        key="env_file",
+        help="files of NAME=VALUE lines, read as `docker run` reads them",
+        flag="--env-file",
         metavar="FILE",
+        written=Text | Texts,
+        read=keyed(_env_file),
+        merge="by key",
+        said=say.env_files,
     ),
     Setting(
-        "environment",
-        written.Variables,
-        mapping(_variable),
-        "variables in the box; a NAME alone takes the caller's value",
-        "--env",
-        "by key",
-        say.environment,
-        "-e",
+        key="environment",
+        help="variables in the box; a NAME alone takes the caller's value",
+        flag="--env",
+        also="-e",
         metavar="NAME[=VALUE]",
+        written=written.Variables,
+        read=mapping(_variable),
+        merge="by key",
+        said=say.environment,
     ),
     Setting(
-        "user",
-        Text,
-        one(),
-        "who runs the command: NAME, UID[:GID], or host for the caller",
-        "--user",
-        said=say.option("--user", "user"),
-        short="-u",
+        key="user",
+        help="who runs the command: NAME, UID[:GID], or host for the caller",
+        flag="--user",
+        also="-u",
         metavar="USER",
+        written=Text,
+        read=one(),
+        said=say.option("--user", "user"),
     ),
     Setting(
-        "ports",
-        written.Ports,
-        keyed(_ports),
-        "publish [ADDRESS:][HOST:]BOX[/udp]; on 127.0.0.1 unless an address is given",
-        "--publish",
-        "by key",
-        say.ports,
-        "-p",
+        key="ports",
+        help="publish [ADDRESS:][HOST:]BOX[/udp]; on 127.0.0.1 unless an address is given",
+        flag="--publish",
+        also="-p",
         metavar="PORT",
+        written=written.Ports,
+        read=keyed(_ports),
+        merge="by key",
+        said=say.ports,
     ),
     Setting(
-        "volumes",
-        written.Volumes,
-        keyed(_volume),
-        "mount SOURCE:TARGET[:ro], a host folder (it must exist) or a volume",
-        "--volume",
-        "by key",
-        say.mounts,
-        "-v",
+        key="volumes",
+        help="mount SOURCE:TARGET[:ro], a host folder (it must exist) or a volume",
+        flag="--volume",
+        also="-v",
         metavar="MOUNT",
+        written=written.Volumes,
+        read=keyed(_volume),
+        merge="by key",
+        said=say.mounts,
     ),
     Setting(
-        "datasets",
-        Text | Texts,
-        keyed(_dataset),
-        "datasets to mount, read-only: NAME or NAME:BOX_PATH",
-        "--dataset",
-        "by key",
+        key="datasets",
+        help="datasets to mount, read-only: NAME or NAME:BOX_PATH",
+        flag="--dataset",
         metavar="NAME",
+        written=Text | Texts,
+        read=keyed(_dataset),
+        merge="by key",
     ),
     Setting(
-        "shm_size",
-        written.Size,
-        one(values.size),
-        "shared memory, which data loaders need",
-        "--shm-size",
+        key="shm_size",
+        help="shared memory, which data loaders need",
+        flag="--shm-size",
+        metavar="SIZE",
+        written=written.Size,
+        read=one(values.size),
+        write=values.size_text,
         said=say.option("--shm-size", "shm_size", text=values.size_text),
-        metavar="SIZE",
     ),
     Setting(
-        "ipc",
-        Text,
-        one(),
-        "whose shared memory: private, shareable, host, container:NAME",
-        "--ipc",
-        said=say.option("--ipc", "ipc_mode", key="ipc"),
+        key="ipc",
+        help="whose shared memory: private, shareable, host, container:NAME",
+        flag="--ipc",
         metavar="MODE",
+        written=Text,
+        read=one(),
+        said=say.option("--ipc", "ipc_mode", key="ipc"),
     ),
     Setting(
-        "ulimits",
-        written.Limits,
-        mapping(_ulimit),
-        "limits of processes: NAME=SOFT[:HARD]",
-        "--ulimit",
-        "by key",
-        say.ulimits,
+        key="ulimits",
+        help="limits of processes: NAME=SOFT[:HARD]",
+        flag="--ulimit",
         metavar="NAME=SOFT[:HARD]",
+        written=written.Limits,
+        read=mapping(_ulimit),
+        merge="by key",
+        said=say.ulimits,
     ),
     Setting(
-        "mem_limit",
-        written.Size,
-        one(values.size),
-        "the most main memory the box may use",
-        "--memory",
-        said=say.option("--memory", "mem_limit", text=values.size_text),
-        short="-m",
+        key="mem_limit",
+        help="the most main memory the box may use",
+        flag="--memory",
+        also="-m",
         metavar="SIZE",
+        written=written.Size,
+        read=one(values.size),
+        write=values.size_text,
+        said=say.option("--memory", "mem_limit", text=values.size_text),
     ),
     Setting(
-        "cpus",
-        written.Cpus,
-        one(values.cpus),
-        "the most CPUs the box may use",
-        "--cpus",
-        said=say.option("--cpus", "nano_cpus", text=values.cpus_text, key="cpus"),
+        key="cpus",
+        help="the most CPUs the box may use",
+        flag="--cpus",
         metavar="NUMBER",
+        written=written.Cpus,
+        read=one(values.cpus),
+        write=values.cpus_text,
+        said=say.option("--cpus", "nano_cpus", text=values.cpus_text, key="cpus"),
     ),
     Setting(
-        "network_mode",
-        Text,
-        one(),
-        "bridge, none, host, container:NAME or a network's name",
-        "--network",
-        said=say.option("--network", "network_mode"),
+        key="network_mode",
+        help="bridge, none, host, container:NAME or a network's name",
+        flag="--network",
+        also="--net",
         metavar="NETWORK",
+        written=Text,
+        read=one(),
+        said=say.option("--network", "network_mode"),
     ),
     Setting(
-        "hostname",
-        written.Hostname,
-        one(_hostname),
-        "the host name in the box (its name, unless said)",
-        "--hostname",
-        said=say.option("--hostname", "hostname"),
+        key="hostname",
+        help="the host name in the box (its name, unless said)",
+        flag="--hostname",
         metavar="NAME",
+        written=written.Hostname,
+        read=one(_hostname),
+        said=say.option("--hostname", "hostname"),
     ),
     Setting(
-        "labels",
-        written.Labels,
-        mapping(_label),
-        "labels of the container, to find it by",
-        "--label",
-        "by key",
-        say.labels,
+        key="labels",
+        help="labels of the container, to find it by",
+        flag="--label",
         metavar="NAME[=VALUE]",
+        written=written.Labels,
+        read=mapping(_label),
+        merge="by key",
+        said=say.labels,
     ),
     Setting(
-        "restart",
-        written.Restart,
-        one(values.restart),
-        "no, always, unless-stopped or on-failure[:TIMES]",
-        "--restart",
-        said=say.restart,
+        key="restart",
+        help="no, always, unless-stopped or on-failure[:TIMES]",
+        flag="--restart",
         metavar="POLICY",
+        written=written.Restart,
+        read=one(values.restart),
+        said=say.restart,
     ),
     Setting(
-        "init",
-        bool,
-        one(values.truth),
-        "a small first process that passes signals on and reaps",
-        "--init/--no-init",
+        key="init",
+        help="a small first process that passes signals on and reaps",
+        flag="--init/--no-init",
+        written=bool,
+        read=one(values.truth),
         said=say.init,
     ),
-    Setting("rm", bool, one(values.truth), "remove the box when it stops", "--rm", said=say.remove),
     Setting(
-        "cap_add",
-        written.Capability | list[written.Capability],
-        keyed(_capability),
-        "capabilities to add, like SYS_PTRACE",
-        "--cap-add",
-        "by key",
-        say.each("--cap-add", "cap_add"),
+        key="rm",
+        help="remove the box when it stops",
+        flag="--rm",
+        written=bool,
+        read=one(values.truth),
+        said=say.remove,
+    ),
+    Setting(
+        key="cap_add",
+        help="capabilities to add, like SYS_PTRACE",
+        flag="--cap-add",
         metavar="CAPABILITY",
+        written=written.Capability | list[written.Capability],
+        read=keyed(_capability),
+        merge="by key",
+        said=say.each("--cap-add", "cap_add"),
     ),
     Setting(
-        "security_opt",
-        Text | Texts,
-        keyed(_security),
-        "security options, like seccomp=unconfined",
-        "--security-opt",
-        "by key",
-        say.security_opt,
+        key="security_opt",
+        help="security options, like seccomp=unconfined",
+        flag="--security-opt",
         metavar="OPTION",
+        written=Text | Texts,
+        read=keyed(_security),
+        merge="by key",
+        said=say.security_opt,
     ),
     Setting(
-        "devices",
-        written.Device | list[written.Device],
-        keyed(_device),
-        "host devices: /dev/x[:/dev/y][:rwm], or a CDI name",
-        "--device",
-        "by key",
-        say.devices,
+        key="devices",
+        help="host devices: /dev/x[:/dev/y][:rwm], or a CDI name",
+        flag="--device",
         metavar="DEVICE",
+        written=written.Device | list[written.Device],
+        read=keyed(_device),
+        merge="by key",
+        said=say.devices,
     ),
     Setting(
-        "slurm",
-        Texts,
-        keyed(_sbatch_option),
-        "options of `gpubox submit` for Slurm, as behind #SBATCH: --time=2:00:00",
+        key="slurm",
+        help="options of `gpubox submit` for Slurm, as behind #SBATCH: --time=2:00:00",
+        written=Texts,
+        read=keyed(_sbatch_option),
         merge="by key",
     ),
 )

@@ -80,7 +80,7 @@ class Port(msgspec.Struct, frozen=True):
         return f"{address}:{self.host}:{self.key}"
 
 
-def _port_range(text: str, what: str) -> range:
+def _port_range(text: str) -> range:
     first, _, last = text.partition("-")
     try:
         numbers = range(int(first), int(last or first) + 1)
@@ -89,8 +89,6 @@ def _port_range(text: str, what: str) -> range:
     if not numbers:
         raise ValueError(f"the range {text} runs backwards")
     if not 0 < numbers[0] <= numbers[-1] < 65536:
-        if what == "host" and text == "0":
-            return numbers
         raise ValueError(f"{text} is no port; ports are 1 to 65535")
     return numbers
 
@@ -117,10 +115,10 @@ def ports(text: str) -> list[Port]:
     if not colon and ("." in host_text or "[" in host_text):
         raise ValueError(f"'{text}' needs a host port or '::' behind the address")
     address = _address(address_text) if address_text else LOOPBACK
-    containers = _port_range(container_text, "container")
+    containers = _port_range(container_text)
     if not host_text or host_text == "0":
         return [Port(number, protocol, "", address) for number in containers]
-    hosts = _port_range(host_text, "host")
+    hosts = _port_range(host_text)
     if len(containers) == 1 and len(hosts) > 1:
         return [Port(containers[0], protocol, host_text, address)]
     if len(containers) != len(hosts):
@@ -133,9 +131,11 @@ def ports(text: str) -> list[Port]:
 
 def long_port(item: Mapping[str, Any]) -> list[Port]:
     """Compose's long form: `{target: 80, published: 8080, host_ip: ..., protocol: tcp}`."""
-    unknown = set(item) - {"target", "published", "host_ip", "protocol", "mode", "name"}
-    if unknown:
+    # a mode is about the nodes of a swarm, a name for people: to one container both are nothing
+    if set(item) - {"target", "published", "host_ip", "protocol", "mode", "name"}:
         raise ValueError("a port written as a mapping has target, published, host_ip, protocol")
+    if (mode := item.get("mode") or "ingress") not in ("ingress", "host"):
+        raise ValueError(f"'{mode}' is no mode of a port: ingress or host, which are the same here")
     address = f"{item['host_ip']}:" if item.get("host_ip") else ""
     if ":" in address[:-1]:
         address = f"[{address[:-1].strip('[]')}]:"
@@ -256,6 +256,10 @@ def volume(text: str, base: Path) -> Mount:
     return Mount(box_path(target), source, False, read_only, modes)
 
 
+# create_host_path changes nothing: a folder that is not there is an error
+_UNDER = {"bind": ("propagation", "selinux", "create_host_path"), "volume": ("nocopy",)}
+
+
 def long_volume(item: Mapping[str, Any], base: Path) -> Mount:
     """Compose's long form, the only one for paths with a colon in them."""
     unknown = set(item) - {"type", "source", "target", "read_only", "bind", "volume"}
@@ -264,6 +268,9 @@ def long_volume(item: Mapping[str, Any], base: Path) -> Mount:
         raise ValueError(
             "a volume written as a mapping has type (bind or volume), source, target, read_only"
         )
+    for name, known in _UNDER.items():
+        if unknown := set(item.get(name) or ()).difference(known):
+            raise ValueError(f"no '{unknown.pop()}' under {name}; there is: {', '.join(known)}")
     bind, source = item.get("bind") or {}, item.get("source")
     if kind == "bind" and not source:
         raise ValueError("a bind has a source")

@@ -101,7 +101,7 @@ class LongPort(PortTarget, total=False):
     published: Annotated[Text, like(_HOST_PORT)] | None
     host_ip: Text | None
     protocol: Annotated[Text, like(_PROTOCOL, "tcp", "udp")] | None
-    mode: Text | None
+    mode: Annotated[Text, one_of("ingress", "host")] | None
     name: Text | None
 
 
@@ -112,6 +112,16 @@ Ports: TypeAlias = Port | list[Port | LongPort]
 Volume: TypeAlias = Annotated[Text, like("(?:.+:)?/.*", "./data:/data:ro")]
 
 
+class OfBind(TypedDict, total=False):
+    propagation: Text | None
+    selinux: Text | None
+    create_host_path: Truth | None
+
+
+class OfVolume(TypedDict, total=False):
+    nocopy: Truth | None
+
+
 class VolumeTarget(TypedDict):
     target: BoxPath
 
@@ -120,8 +130,8 @@ class LongVolume(VolumeTarget, total=False):
     type: Annotated[Text, one_of("bind", "volume")]
     source: Text | None
     read_only: Truth | None
-    bind: dict[Text, Text | None] | None
-    volume: dict[Text, Text | None] | None
+    bind: OfBind | None
+    volume: OfVolume | None
 
 
 Volumes: TypeAlias = Volume | list[Volume | LongVolume]

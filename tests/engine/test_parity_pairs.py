@@ -38,7 +38,7 @@ REFUSED_ON_PURPOSE = (
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
 def test_every_setting_of_the_table_is_drawn_as_yaml_and_by_its_flag(setting: Setting) -> None:
-    flags = tuple(flag for flag in (*setting.flag.split("/"), setting.short) if flag)
+    flags = tuple(flag for flag in (*setting.flag.split("/"), setting.also) if flag)
 
     def as_yaml(drawn: Spelling) -> bool:
         return setting.key in drawn.yaml

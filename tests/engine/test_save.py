@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN
+from lab.machine import free_port
 from lab.nvml import Machine
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
@@ -86,7 +88,7 @@ def line(lab: Workstation, *words: str, **env: str) -> list[str]:
 BOXES = {
     "a command with all that can be said": (
         *("--gpus", "1", "--share", "--workspace", ".", "-v", "DATA:/data:ro"),
-        *("-v", "named:/named", "-v", "/scratch", "-p", "7000", "-p", "0.0.0.0:7100:71/udp"),
+        *("-v", "named:/named", "-v", "/scratch", "-p", "7000", "-p", "0.0.0.0:PORT:71/udp"),
         *("-e", f"MY_TOKEN={SECRET}", "-e", "INHERITED", "-e", "COST=$5 'a'", "-e", "EMPTY="),
         *("--ulimit", "nofile=1000:2000", "--shm-size", "1g", "--label", "team=vision"),
         *("--cap-add", "sys_ptrace", "--security-opt", "seccomp=unconfined", "--cpus", "1.5"),
@@ -109,7 +111,8 @@ def test_the_saved_profile_starts_the_same_box_with_the_same_files(
     engine: PrivateEngine, lab: Workstation, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "data").mkdir()
-    words = [word.replace("DATA", f"{tmp_path}/data") for word in BOXES[name]]
+    meant = {"DATA": f"{tmp_path}/data", "PORT": str(free_port())}
+    words = [re.sub("DATA|PORT", lambda it: meant[it[0]], word) for word in BOXES[name]]
     env = {"MY_TOKEN": SECRET, "INHERITED": "the caller's"}
     before = line(lab, *words, **env)
     assert call(lab, "run", "-d", *words, **env)[0] == 0

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from docker.models import containers
 from msgspec.structs import replace
 
 from gpubox.cli import _run, cli
-from gpubox.cli.app import SECTIONS
+from gpubox.cli.app import HELP, SECTIONS
 from gpubox.export import compose, devcontainer
 from gpubox.facts import Ask, Caller, EngineFacts, Facts
 from gpubox.gpus import Device, Gpu, Machine
@@ -170,6 +171,15 @@ def test_help_says_this(command: str, snapshot: Snapshot) -> None:
     said = CliRunner().invoke(cli, words, prog_name="gpubox", terminal_width=100)
     assert said.exit_code == 0
     snapshot("-".join(["help", *words[:-1]]) + ".txt", said.output)
+
+
+def test_a_command_is_listed_as_its_own_help_begins() -> None:
+    assert sorted(HELP) == COMMANDS
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command and command.help
+        said = " ".join(command.help.split())
+        assert said.startswith(HELP[name].removesuffix(".")), name
 
 
 def test_every_snapshot_is_of_something() -> None:

@@ -334,7 +334,10 @@ def test_two_mounts_on_one_target_are_refused() -> None:
         ("profiles: {p: {image: []}}", "1.yaml:1: image: an empty list"),
         ("profiles: {p: {image: [a, B]}}", "1.yaml:1: image: 'B': the name of an image is lower"),
         ("profiles: {p: {cuda: automatic}}", "1.yaml:1: cuda: 'automatic' is not a version of CUD"),
-        ("profiles: {p: {cuda: auto, cudnn: 1}}", "cuda: nvidia/cuda has no cuDNN 1 for any CUDA"),
+        (
+            "profiles:\n  p:\n    cuda: auto\n    cudnn: 1",
+            "1.yaml:4: cudnn: nvidia/cuda has no cuDNN 1 for any CUDA",
+        ),
         ("profiles: {p: {image: a, gpus: 0}}", "1.yaml:1: gpus: 0 can mean two things"),
         (
             "profiles: {p: {image: a, gpus: {count: 1, device_ids: [0]}}}",
@@ -364,7 +367,7 @@ def test_two_mounts_on_one_target_are_refused() -> None:
         ("profiles: {p: {image: a, init: maybe}}", "init: 'maybe' is neither true nor false"),
         ("profiles: {p: {cuda: twelve}}", "1.yaml:1: cuda: 'twelve' is not a version of CUDA"),
         ('profiles: {p: {cuda: "12.7"}}', "1.yaml:1: cuda: "),
-        ('profiles: {p: {cuda: "8.0", cudnn: 9}}', "1.yaml:1: cuda: "),
+        ('profiles: {p: {cuda: "8.0", cudnn: 9}}', "1.yaml:1: cudnn: "),
         ("profiles: {p: {description: x}}", "1.yaml: profiles.p: no image | write image: NAME"),
         ("profiles: {p: {image: a, volumes: ['/x:y']}}", "volumes: 'y' is not an absolute path"),
         ("profiles: {p: {image: a, extends: [b]}}", "extends: a text is expected here"),

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.models import containers
+from docker.types import ContainerConfig
 
 from gpubox.boxes import Box
+from gpubox.docker_words import Arguments
 from gpubox.errors import UsageError
+from gpubox.facts import Ask, Caller, Facts
 from gpubox.layers import Layer, read
 from gpubox.notebook import server
+from gpubox.plan import plan
 from gpubox.profile import Config, Profile
 from gpubox.saved import document, image_name, saved
+from gpubox.settings import SETTINGS
+from gpubox.translate import arguments
+from gpubox.values import variables
 
 ID = "a" * 64
 IMAGE: dict[str, Any] = {
@@ -21,7 +30,8 @@ IMAGE: dict[str, Any] = {
     "Labels": {"maintainer": "somebody"},
     "Volumes": {"/cache": {}},
 }
-BUILT_IN = Layer("built in", read("defaults: {gpus: 1, shm_size: 8g, init: true}", "b", Path("/")))
+DEFAULTS = "defaults: {gpus: 1, shm_size: 8g, init: true}"
+BUILT_IN = Layer("built in", read(DEFAULTS, "built in", Path("/")))
 
 
 def beneath(*defaults: str) -> list[Profile]:
@@ -270,6 +280,124 @@ def test_the_file_reads_as_what_was_written() -> None:
     assert (str(profile.gpus), profile.init) == ("2", False)
     assert profile.description == "the box pytorch-anna as of 2026-02-03 14:05"
     assert text.startswith("# Written by gpubox save: the box pytorch-anna as of 2026-02-03 14:05.")
+
+
+# Every setting ---------------------------------------------------------------------------------
+
+SAID = {
+    "gpus": "{count: all, share: true}",
+    "command": "[python, train.py, 'a $$b']",
+    "entrypoint": "[env, A=1]",
+    "working_dir": "/opt",
+    "workspace": ".",
+    "env_file": "vars",
+    "environment": "{MODE: offline}",
+    "user": "host",
+    "ports": "['7000', '0.0.0.0:7100:71/udp']",
+    "volumes": "['/data:/data:ro', 'named:/named']",
+    "datasets": "[imagenet]",
+    "shm_size": "1g",
+    "ipc": "host",
+    "ulimits": "{nofile: {soft: 1, hard: 2}}",
+    "mem_limit": "512m",
+    "cpus": "1.5",
+    "network_mode": "host",
+    "hostname": "head",
+    "labels": "{team: vision}",
+    "restart": "on-failure:3",
+    "init": "false",
+    "rm": "true",
+    "cap_add": "[SYS_PTRACE]",
+    "security_opt": "[seccomp=unconfined, systempaths=unconfined]",
+    "devices": "['/dev/null:/dev/x:r', 'example.com/disk=1']",
+}
+NOT_KEPT = {
+    "description": "the saved one says which box it was, and when",
+    "extends": "what it adds is in the box",
+    "image": "the image of the box's files has its place",
+    "cuda": "as image",
+    "cudnn": "as image",
+    "flavor": "as image",
+    "os": "as image",
+    "pull_policy": "never, for the image is on its engine alone",
+    "slurm": "a job's, and not its box's",
+}
+ANNA = Caller(
+    name="anna",
+    uid=1000,
+    gid=1000,
+    groups={1000: "anna", 27: "sudo"},
+    home=Path("/home/anna"),
+    folder=Path("/home/anna/work"),
+    environ={},
+    stdin_is_terminal=False,
+    stdout_is_terminal=False,
+)
+
+
+def started(layer: Layer) -> Arguments:
+    """What the engine is asked for when a profile `mine` is run."""
+    profile = Config((BUILT_IN, layer), {}, ANNA.folder).profile("mine")
+    files = {"/base/vars": "OTHER=1"}
+    return arguments(plan(profile, Ask(name="pytorch-anna"), Facts(caller=ANNA, files=files)))
+
+
+def engine_says(asked: Arguments) -> dict[str, Any]:
+    """Its words about the container that these arguments make of the image."""
+    make: Any = containers._create_container_args  # type: ignore[attr-defined]
+    low_level = make({"command": None} | asked.run | {"version": "1.41"})
+    low_level["host_config"].update(asked.host_config)
+    del low_level["name"]
+    config = dict(ContainerConfig("1.41", **low_level))
+    host = config.pop("HostConfig")
+    program = config["Cmd"] or (None if config["Entrypoint"] else IMAGE["Cmd"])
+    own = variables(config["Env"] or ())
+    return {
+        "Id": ID,
+        "Config": config
+        | {
+            "Cmd": program,
+            "Env": [f"{name}={text}" for name, text in (variables(IMAGE["Env"]) | own).items()],
+            "Labels": IMAGE["Labels"] | config["Labels"],
+        },
+        "HostConfig": host,
+        "Mounts": [
+            {
+                "Type": it["Type"],
+                "Name" if it["Type"] == "volume" else "Source": it["Source"],
+                "Destination": it["Target"],
+                "RW": not it.get("ReadOnly"),
+            }
+            for it in host.get("Mounts", ())
+        ],
+    }
+
+
+def compared(asked: Arguments) -> dict[str, Any]:
+    """All but the image; the order of variables and of labels means nothing."""
+    whole = asked.run | asked.host_config | {"image": ""}
+    return whole | {"environment": sorted(whole.get("environment", ()))}
+
+
+def test_every_setting_is_kept_or_there_is_a_reason() -> None:
+    assert sorted([*SAID, *NOT_KEPT]) == sorted(setting.key for setting in SETTINGS)
+
+
+@pytest.mark.parametrize("key", SAID)
+def test_the_saved_profile_says_each_setting_of_the_box_again(key: str) -> None:
+    def layer(settings: str) -> Layer:
+        text = f"datasets: {{imagenet: /data}}\nprofiles: {{mine: {{image: x, {settings}}}}}"
+        return Layer("x.yaml", read(text, "x.yaml", Path("/base")))
+
+    asked = started(layer(f"{key}: {SAID[key]}"))
+    assert compared(asked) != compared(started(layer("")))
+    labels: Mapping[str, str] = asked.run["labels"]
+    its = {name: labels.get(f"gpubox.{name}", "") for name in ("gpus", "claim", "folder")}
+    of = box(labels["gpubox.kind"], **its)
+    made = saved(of, engine_says(asked), IMAGE, {}, beneath())
+    text = document(made, of, "mine", "anna/mine", "now")
+    again = Layer("mine.yaml", read(text, "mine.yaml", Path("/")), shared=True)
+    assert compared(started(again)) == compared(asked)
 
 
 # The image -------------------------------------------------------------------------------------

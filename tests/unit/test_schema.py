@@ -121,8 +121,13 @@ RIGHT: dict[str, list[Any]] = {
     "ports": [
         *(80, "80", "8080:80/UDP", "[::1]:8080:80", "127.0.0.1::80", "8000-8001:80-81"),
         [{"target": 80, "published": "8000-8010", "host_ip": "::1", "protocol": "tcp"}, 6006],
+        [{"target": 80, "mode": "host", "name": "web"}, {"target": 81, "mode": "ingress"}],
     ],
-    "volumes": ["/m", ["./x:/m:ro,Z", {"type": "bind", "source": "a:b", "target": "/n"}]],
+    "volumes": [
+        "/m",
+        ["./x:/m:ro,Z", {"type": "bind", "source": "a:b", "target": "/n"}],
+        [{"type": "bind", "source": "/x", "target": "/m", "bind": {"create_host_path": True}}],
+    ],
     "shm_size": [64, "1.5g", "8 GiB", 0, "${MEMORY:-8g}"],
     "ulimits": [{"memlock": -1, "nofile": {"soft": 1, "hard": 2}}, ["nofile=1:2"]],
     "cpus": [1.5, ".5", 2],
@@ -154,6 +159,7 @@ WRONG: dict[str, list[Any]] = {
     "ports": [
         *("x", 0, -1, "80:", "80/icmp", "localhost:80:80", {"target": 80}, [{"published": 80}]),
         *([{"target": 80, "to": 1}], [["80"]], True, 1.5, [{"target": 80, "protocol": "icmp"}]),
+        [{"target": 80, "mode": "hots"}],
     ],
     "volumes": [
         *("x", 1, {"target": "/m"}, ["d:m"], [{"source": "/x"}], [{"target": "m"}]),
@@ -166,6 +172,8 @@ WRONG: dict[str, list[Any]] = {
         *(
             [{"target": "/m", "mode": "ro"}],
             [{"type": "bind", "source": "/x", "target": "/m", "bind": "z"}],
+            [{"type": "bind", "source": "/x", "target": "/m", "bind": {"recursive": "disabled"}}],
+            [{"source": "data", "target": "/m", "volume": {"subpath": "a"}}],
         ),
     ],
     "datasets": [{"a": "b"}],

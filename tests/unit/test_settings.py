@@ -47,7 +47,7 @@ def options(command: str) -> set[str]:
 def flag(setting: Setting) -> str:
     if not setting.flag:
         return ""
-    names = [name for name in (setting.short, setting.flag.replace("/", ", ")) if name]
+    names = [name for name in (setting.also, setting.flag.replace("/", ", ")) if name]
     takes = "" if setting.written is bool else f" {setting.metavar}"
     return f"`{', '.join(names)}{takes}`"
 
@@ -85,7 +85,7 @@ def test_a_key_stands_in_the_table_once_and_says_what_it_means() -> None:
 @pytest.mark.parametrize("command", STARTS)
 def test_every_flag_is_an_option_of_each_start(command: str) -> None:
     from_the_table = {
-        name for setting in SETTINGS for name in (*setting.flag.split("/"), setting.short) if name
+        name for setting in SETTINGS for name in (*setting.flag.split("/"), setting.also) if name
     }
     assert from_the_table - options(command) == set()
     assert set(FLAGS.split()) - options(command) == set()

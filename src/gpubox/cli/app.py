@@ -56,29 +56,29 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Elsewhere": {"submit": "submit", "export": "export"},
 }
 
-HELP = {
+HELP = {  # each begins as the help of the command itself, which would have to be loaded
     "run": "A shell, or COMMAND, in a box.",
     "jupyter": "Jupyter in a box, and the URL that works.",
     "mount": "A box with folders mounted.",
-    "ps": "The boxes that there are.",
+    "ps": "The boxes that run on this engine.",
     "enter": "Come back to a box.",
     "logs": "What boxes have said.",
-    "stop": "Stop boxes; their files are kept.",
-    "start": "Start stopped boxes again, on the GPUs that they had.",
+    "stop": "Stop boxes; they and their files are kept.",
+    "start": "Start stopped boxes again in the background.",
     "restart": "Stop boxes and start them again.",
     "rm": "Remove stopped boxes.",
     "save": "A box as an image and a profile.",
-    "clean": "Remove what nobody needs any more.",
+    "clean": "Remove your stopped boxes, after showing what they take.",
     "gpus": "Who uses which GPU, and which is free.",
     "move": "The same box on other GPUs.",
     "images": "Which CUDA images there are, and which run here.",
-    "pull": "Get images before they are needed.",
-    "build": "Make a deleted image of NVIDIA's again, from its packages.",
-    "profiles": "The profiles that there are, or all that one says.",
+    "pull": "Get images, or what is newer in them, before they are needed.",
+    "build": "Make a deleted nvidia/cuda image again, from NVIDIA's packages.",
+    "profiles": "The profiles that there are; with NAME all that one says.",
     "datasets": "The folders that have a name, and whether you may read them.",
-    "init": "Write a gpubox.yaml to start from.",
-    "completion": "The script that completes gpubox in your shell.",
-    "schema": "The JSON Schema of gpubox.yaml, for editors.",
+    "init": "Write a commented gpubox.yaml into this folder.",
+    "completion": "Print the script by which TAB completes gpubox's words.",
+    "schema": "The JSON Schema of gpubox.yaml.",
     "doctor": "What is wrong on this machine, and what to do about it.",
     "submit": "The same box as a job of Slurm's.",
     "export": "The same box as a Compose file, or as a devcontainer.json.",
@@ -282,10 +282,9 @@ def settings_options() -> Iterator[click.Option]:
 
     for setting in SETTINGS:
         if setting.flag:
-            names = [setting.key, setting.flag, *([setting.short] if setting.short else [])]
-            names += ["--net"] if setting.key == "network_mode" else []
+            names = (setting.key, setting.flag, setting.also)
             yield click.Option(
-                names,
+                [name for name in names if name],
                 help=_sentence(setting.help),
                 shell_complete=OF_SETTINGS.get(setting.key),
                 **_kind(setting),

@@ -43,7 +43,7 @@ def build_command(
     network: str | None,
     no_cache: bool,
 ) -> None:
-    """Make a deleted nvidia/cuda image on this engine, from NVIDIA's packages.
+    """Make a deleted nvidia/cuda image again, from NVIDIA's packages.
 
     It gets the name that the profile has for it. For your own use: NVIDIA's licence does not let
     you push it to others.

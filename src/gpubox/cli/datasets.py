@@ -24,7 +24,10 @@ _NO_SIZE = host.Measured()
 @click.option("--json", "as_json", is_flag=True, help="A list of objects.")
 @click.pass_context
 def datasets_command(context: click.Context, sizes: bool, as_json: bool) -> None:
-    """The folders that have a name under datasets:, and whether they can be mounted by you."""
+    """The folders that have a name, and whether you may read them.
+
+    The name is given under datasets: in gpubox.yaml.
+    """
     this = app(context)
     named = this.config.datasets()
     here = not named or _is_here(this)

@@ -24,7 +24,9 @@ def _own(*names: str) -> list[click.Parameter]:
 
 @click.group("export", no_args_is_help=False)
 def export_command() -> None:
-    """The same box for other tools, from the options and the profile that `run` takes.
+    """The same box as a Compose file, or as a devcontainer.json.
+
+    Each takes the options and the profile that `run` takes.
 
     \b
       gpubox export compose train > compose.yaml

@@ -40,10 +40,11 @@ def images_command(
     remote: str | None,
     as_json: bool,
 ) -> int:
-    """The images on the engine, and one of NVIDIA's for each CUDA.
+    """Which CUDA images there are, and which run here.
 
-    With FILTER every tag of NVIDIA's that fits all its words: cuda12.4, cudnn8, ubuntu22.04,
-    runtime, live, deleted, local, or any part of an image.
+    They are those on the engine, and one of NVIDIA's for each CUDA. With FILTER every tag of
+    NVIDIA's that fits all its words: cuda12.4, cudnn8, ubuntu22.04, runtime, live, deleted, local,
+    or any part of an image.
     """
     from gpubox import offers
 

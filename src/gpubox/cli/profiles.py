@@ -16,6 +16,7 @@ from gpubox.layers import PROJECT_FILE
 
 if TYPE_CHECKING:
     from gpubox.profile import Profile
+    from gpubox.settings import Setting
 
 
 @click.command("profiles")
@@ -77,27 +78,19 @@ def _settings(profile: Profile) -> list[tuple[str, str, str]]:
             continue
         items = {"": found} if isinstance(found, Item) else found
         for name, item in items.items():
-            rows.append((setting.key, _text(setting.key, name, item.value), item.where))
+            rows.append((setting.key, _text(setting, name, item.value), item.where))
     return rows
 
 
-def _text(key: str, name: str, value: Any) -> str:
-    import shlex
-
+def _text(setting: Setting, name: str, value: Any) -> str:
     from gpubox.plan import is_secret
-    from gpubox.values import cpus_text, size_text
 
-    if key == "environment" and is_secret(name):
+    if setting.key == "environment" and is_secret(name):
         return name
-    if key in ("environment", "labels"):
+    if setting.key in ("environment", "labels"):
         return name if value is None else f"{name}={value}"
-    if key in ("command", "entrypoint"):
-        return shlex.join(value)
-    if key in ("shm_size", "mem_limit"):
-        return size_text(value)
-    if key == "cpus":
-        return cpus_text(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(setting.write(value))
+    return text.lower() if isinstance(value, bool) else text
 
 
 SCHEMA_FILE = ".gpubox-schema.json"  # beside the file that names it, so that it goes into git, too
