@@ -16,7 +16,7 @@ from gpubox.backend import backend, spelt
 from gpubox.claims import NO_CLAIM, SHARED
 from gpubox.errors import EngineError, UsageError
 from gpubox.facts import Ask, Facts
-from gpubox.gpus import Device, Machine, chosen, named, overlap
+from gpubox.gpus import Device, Gpu, Machine, chosen, named, overlap
 from gpubox.holders import Holding
 from gpubox.layers import BUILT_IN
 from gpubox.pick import NotFree, listed, pick, refuse_held
@@ -171,7 +171,7 @@ def _doubt(images: Sequence[str], machine: Machine | None, device: Device) -> in
     gpus = chosen(machine, [device.index], all=False)
     if machine is None or not gpus:
         return 0
-    return min(fits.doubt(image, machine, gpus) for image in images)
+    return fits.least_doubt(images, machine, gpus)
 
 
 def _named(asked: values.Gpus, holdings: Sequence[Holding]) -> list[Device]:
@@ -194,3 +194,16 @@ def _claim_of(word: str, known: Mapping[str, str], facts: Facts) -> str:
 def _claimed(device: Device) -> str:
     """How a label names a GPU: for ever, if its driver says how."""
     return device.uuid or f"index:{device.index}"
+
+
+def asked_gpus(
+    gpus: values.Gpus, machine: Machine | None, holdings: Sequence[Holding] = ()
+) -> tuple[Gpu, ...]:
+    """Those of the machine's GPUs that the box will see: of a number its first, as Docker does.
+
+    An instance of one is known by its UUID only with `holdings`.
+    """
+    if machine and gpus.count:
+        return machine.sound[: gpus.count]
+    devices = [holding.device for holding in holdings]
+    return chosen(machine, [named(word, devices) for word in gpus.ids], all=gpus.all)

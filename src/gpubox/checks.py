@@ -85,6 +85,13 @@ def of_never_pulled(image: str, where: str) -> Finding:
     )
 
 
+def of_absent_gpus(words: Sequence[str]) -> Finding:
+    """For a request that names GPUs which the engine's machine has not."""
+    return Finding(
+        GPU, f"this machine has no GPU {' and no GPU '.join(words)}", "gpubox gpus lists its GPUs"
+    )
+
+
 def of_sources(
     sources: Iterable[Source],
     *,

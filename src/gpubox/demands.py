@@ -86,7 +86,7 @@ def of_variables(variables: Mapping[str, str], image: str) -> Demand | None:
     known = of_image(image)
     cuda = _cuda_in(variables.get(_CUDA, "")) or (known.cuda if known else "")
     said = tuple(text for name, text in variables.items() if name.startswith(_REQUIRE) and text)
-    if variables.get(_CUDA) and f"{_REQUIRE}CUDA" not in variables:
+    if variables.get(_CUDA) and not variables.get(f"{_REQUIRE}CUDA"):
         said = (*said, f"cuda>={cuda}")
     cuda = cuda or _cuda_in(" ".join(said))
     if not cuda:
@@ -94,14 +94,20 @@ def of_variables(variables: Mapping[str, str], image: str) -> Demand | None:
     return Demand(
         cuda=cuda,
         requires=said,
+        sure=known is None or known.sure or said != known.requires,
         least_driver=known.least_driver if known else _least_driver(cuda),
         capabilities=known.capabilities if known else _capabilities(cuda),
     )
 
 
-def waived(demand: Demand, variables: Mapping[str, str]) -> Demand:
-    """The demand without its conditions, where the box's variables switch them off."""
-    if variables.get(_DISABLE) not in _TRUE:
+def of_box(image: str, here: Mapping[str, str] | None, own: Mapping[str, str]) -> Demand | None:
+    """What a box asks for, whose `own` variables overrule those of its image if that is `here`,
+    and what the catalogue says of it if not; they may also switch the conditions off."""
+    if here is None and (known := of_image(image)):
+        here = {f"{_REQUIRE}CUDA": " ".join(known.requires)}
+    said = {**(here or {}), **own}
+    demand = of_variables(said, image)
+    if demand is None or said.get(_DISABLE) not in _TRUE:
         return demand
     return replace(demand, requires=(), waived=True)
 

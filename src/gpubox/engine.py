@@ -951,16 +951,17 @@ _CONTAINERD = "/var/lib/containerd"  # its own folder, unless it was told anothe
 
 
 def _root(info: Mapping[str, Any]) -> str:
-    """Where images go on the engine's machine; containerd's own folder is not told."""
-    return next(iter(_folders(info)), "") if not _by_containerd(info) else ""
+    """Where images go on the engine's machine."""
+    return next(reversed(_folders(info)), "")
 
 
 def _folders(info: Mapping[str, Any]) -> tuple[str, ...]:
     """Where images and boxes lie; Docker Desktop's are inside a machine of its own."""
     if info.get("OperatingSystem") == "Docker Desktop" or not info.get("DockerRootDir"):
         return ()
-    root = str(info["DockerRootDir"])
-    return (root, _CONTAINERD) if _by_containerd(info) else (root,)
+    root, at = str(info["DockerRootDir"]), (info.get("Containerd") or {}).get("Address", "")
+    own = at and not at.startswith("/run/containerd/")  # a child of the engine, with its data there
+    return (root, _CONTAINERD) if _by_containerd(info) and not own else (root,)
 
 
 def _by_containerd(info: Mapping[str, Any]) -> bool:

@@ -35,7 +35,7 @@ def findings(
     driver's; by CDI it starts, and its programs may fail.
     """
     yield from _of_the_driver(image, demand, machine, gpus, gated)
-    yield from _of_the_gpus(image, demand, gpus, machine.gpus)
+    yield from _of_the_gpus(image, demand, gpus, machine.sound)
 
 
 # --- the driver
@@ -48,14 +48,20 @@ def _of_the_driver(
     barred = [gpu for gpu in gpus or (None,) if not _met(demand, machine, gpu)]
     told = f"the driver here, {machine.driver}, knows CUDA {cuda_of(machine)}"
     if barred and gated:
-        maybe = not demand.sure and all(gpu and gpu.brand not in GEFORCE for gpu in barred)
         passing = [gpu for gpu in gpus if gpu not in barred]
+        unmet = next(it for it in demand.requires if not satisfied(it, machine, barred[0]))
+        if not (asked := _CUDA_WAY.search(unmet)):
+            yield _of_another_condition(image, unmet, machine, barred, passing)
+            return
+        maybe = not demand.sure and all(gpu and gpu.brand not in GEFORCE for gpu in barred)
         for_whom = f", too old for {_listed(barred)}" if passing else ""
         yield Finding(
             DRIVER,
-            f"{image} asks for CUDA {demand.cuda}, and {told}{for_whom}"
+            f"{image} asks for CUDA {asked[1]}, and {told}{for_whom}"
             + ("; NVIDIA may except it" if maybe else ""),
-            _other_gpus(passing) or _newer_driver(demand, machine, gpus),
+            _other_gpus(passing)
+            or _newer_driver(demands.first_driver(asked[1]), machine, gpus)
+            + (_WITHOUT_THE_HOOK if _runs(demand, machine) and not _too_old(demand, gpus) else ""),
             stops=not maybe,
             brief=f"the driver knows CUDA {cuda_of(machine)}",
         )
@@ -63,10 +69,31 @@ def _of_the_driver(
         yield Finding(
             DRIVER,
             f"programs in {image} need driver {_least_driver(demand)} or newer: {told}",
-            _newer_driver(demand, machine, gpus),
+            _newer_driver(_least_driver(demand), machine, gpus),
             stops=not demand.requires and not demand.waived,
             brief=f"the driver knows CUDA {cuda_of(machine)}",
         )
+
+
+_CUDA_WAY = re.compile(r"(?:^|\s)cuda>=([\d.]+)(?!\S)")  # alone, as NVIDIA's own images ask
+_WITHOUT_THE_HOOK = "; or add -e NVIDIA_DISABLE_REQUIRE=1: most of its programs run on this driver"
+
+
+def _of_another_condition(
+    image: str,
+    condition: str,
+    machine: Machine,
+    barred: Sequence[Gpu | None],
+    passing: Sequence[Gpu],
+) -> Finding:
+    on = f" on {listed}" if (listed := _listed(barred)) else ""
+    return Finding(
+        DRIVER,
+        f"{image} asks for {condition!r}, and here is driver {machine.driver} with CUDA"
+        f" {cuda_of(machine)}{on}",
+        _other_gpus(passing) or "gpubox images lists what runs here",
+        brief=f"it asks for {condition!r}",
+    )
 
 
 def _runs(demand: Demand, machine: Machine) -> bool:
@@ -141,15 +168,14 @@ def _at_least(driver: str, least: str) -> bool:
     return not least or not _is_version(driver) or numbers(driver) >= numbers(least)
 
 
-def _newer_driver(demand: Demand, machine: Machine, gpus: Sequence[Gpu]) -> str:
+def _newer_driver(driver: str, machine: Machine, gpus: Sequence[Gpu]) -> str:
     """What to do: another image at once; a driver, if there is one for these GPUs."""
     instead = f"take CUDA {cuda_of(machine)} or older: gpubox images lists what runs here"
-    driver = demands.first_driver(demand.cuda)
     for gpu in gpus:
         made = _generation(gpu)
         if driver and made and made.last_driver and numbers(made.last_driver) < numbers(driver)[:1]:
             last = f"{gpu.name.removeprefix('NVIDIA ')} ends with branch {made.last_driver}"
-            return f"{instead}; there is no newer driver to take, for {last}"
+            return f"{instead}; no driver helps: it takes {driver}, and {last}"
     return f"{instead}; or update the driver to {driver} or newer" if driver else instead
 
 
@@ -162,7 +188,7 @@ def _of_the_gpus(
     if demand.capabilities is None:
         return
     lowest, highest = demand.capabilities
-    too_old = [gpu for gpu in gpus if (capability(gpu) or lowest) < lowest]
+    too_old = _too_old(demand, gpus)
     too_new = [gpu for gpu in gpus if (capability(gpu) or highest) > highest]
     if too_old:
         fitting = [gpu for gpu in all_gpus if lowest <= (capability(gpu) or lowest) <= highest]
@@ -182,6 +208,11 @@ def _of_the_gpus(
             stops=False,
             brief=f"made before {_listed(too_new)}",
         )
+
+
+def _too_old(demand: Demand, gpus: Sequence[Gpu]) -> list[Gpu]:
+    lowest = demand.capabilities[0] if demand.capabilities else (0, 0)
+    return [gpu for gpu in gpus if (capability(gpu) or lowest) < lowest]
 
 
 def _newer(gpus: Sequence[Gpu], highest: Capability) -> str:
@@ -226,32 +257,39 @@ def _listed(gpus: Sequence[Gpu | None]) -> str:
 
 
 class Choice(NamedTuple):
-    """The image that was taken of several, and why; `why` is empty where it is the first one."""
+    """The image that was taken of several, and who runs it; empty where it is the first one."""
 
     image: str
     why: str
 
 
 def choose(images: Sequence[str], machine: Machine | None, gpus: Sequence[Gpu]) -> Choice:
-    """The first image that fits without a doubt, else one that is possible, else the first."""
+    """The first image that fits without a doubt; else one that may, or with a newer driver."""
     if machine is None or len(images) == 1:
         return Choice(images[0], "")
     doubts = {image: doubt(image, machine, gpus) for image in images}
     best = min(images, key=lambda image: doubts[image])
-    if best == images[0] or doubts[best] == IMPOSSIBLE:
-        return Choice(images[0], "")
-    return Choice(best, f"driver {machine.driver} knows CUDA {cuda_of(machine)}" + _on(gpus))
+    if best == images[0]:
+        return Choice(best, "")
+    on = f" on {_listed(gpus)}" if gpus else ""
+    if doubts[best] >= IMPOSSIBLE:
+        return Choice(best, f"a newer driver than {machine.driver} runs{on}")
+    return Choice(best, f"driver {machine.driver} (CUDA {cuda_of(machine)}) runs{on}")
 
 
-IMPOSSIBLE = 2
+IMPOSSIBLE = 2  # or worse: a driver may be updated, a GPU stays what it is
+
+
+def least_doubt(images: Sequence[str], machine: Machine, gpus: Sequence[Gpu]) -> int:
+    return min(doubt(image, machine, gpus) for image in images)
 
 
 def doubt(image: str, machine: Machine, gpus: Sequence[Gpu]) -> int:
     """How doubtful an image is on GPUs by its name: 0, 1 where it may run, or IMPOSSIBLE."""
     demand = demands.of_image(image)
     found = list(findings(image, demand, machine, gpus)) if demand else []
-    return max((IMPOSSIBLE if finding.stops else 1 for finding in found), default=0)
+    return max((_weight(finding) for finding in found), default=0)
 
 
-def _on(gpus: Sequence[Gpu]) -> str:
-    return f", on {_listed(gpus)}" if gpus else ""
+def _weight(finding: Finding) -> int:
+    return (IMPOSSIBLE + (finding.id == GPU)) if finding.stops else 1

@@ -39,6 +39,11 @@ class Machine(msgspec.Struct, frozen=True):
     cuda: tuple[int, int] | None = None
     gpus: tuple[Gpu, ...] = ()
 
+    @property
+    def sound(self) -> tuple[Gpu, ...]:
+        """Those that can be read, and judged."""
+        return tuple(gpu for gpu in self.gpus if not gpu.trouble)
+
 
 class Process(msgspec.Struct, frozen=True):
     """A process on a GPU, by its number on the host; one that only draws is no computation."""
@@ -91,6 +96,12 @@ def named(word: str, devices: Sequence[Device]) -> str:
     return word
 
 
+def absent(words: Sequence[str], devices: Sequence[Device]) -> list[str]:
+    """Those of the words for GPUs that mean none of these."""
+    keys = {device.key for device in devices}
+    return [word for word in words if named(word, devices) not in keys]
+
+
 def called(label: str, machine: Machine | None) -> str:
     """The GPUs of a box's label as people say them: `GPUs 0 and 2`, by what a machine has."""
     if label in ("none", "all", ""):
@@ -106,4 +117,6 @@ def chosen(machine: Machine | None, ids: Sequence[str], *, all: bool) -> tuple[G
     if machine is None:
         return ()
     named = {gpu_id.partition(":")[0] for gpu_id in ids}
-    return tuple(gpu for gpu in machine.gpus if all or str(gpu.index) in named or gpu.uuid in named)
+    return tuple(
+        gpu for gpu in machine.sound if all or str(gpu.index) in named or gpu.uuid in named
+    )

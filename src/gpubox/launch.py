@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -31,6 +32,12 @@ from gpubox.translate import arguments
 # What stands in for the command before it runs, and a try at it that has failed just now.
 _INIT = re.compile(r"init -- |runc init$|<defunct>$")
 _INIT_SECONDS = 5
+
+
+class Screen(pull.Screen, Protocol):
+    """What a start tells the person before there is a box."""
+
+    def say(self, sentence: str) -> None: ...
 
 
 class Foreground(msgspec.Struct, frozen=True):
@@ -53,7 +60,7 @@ class Launch(msgspec.Struct, frozen=True):
 
     planned: Callable[[Facts], Plan]
     race: Race
-    screen: pull.Screen
+    screen: Screen
 
     @property
     def engine(self) -> Engine:
@@ -107,9 +114,12 @@ class Launch(msgspec.Struct, frozen=True):
 
     def _replanned(self, facts: Facts, start: Callable[[Plan, Facts], Started]) -> Started:
         """Start by a plan, and by a new one each time the engine tells something new."""
-        pulled = False
+        pulled, told = False, ""
         while True:
             plan, facts = self.plan(facts)
+            if plan.choice != told:
+                told = plan.choice
+                self.screen.say(told)
             try:
                 if plan.pull_policy == "always" and not pulled:
                     raise ImageMissing(plan.image)

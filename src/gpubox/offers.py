@@ -172,7 +172,7 @@ def _judge(machine: Machine | None) -> Judge:
 
 def _verdict(image: str, demand: Demand, machine: Machine) -> tuple[Runs, str]:
     """On all GPUs; where not all of several run it, which do."""
-    ways: list[tuple[Gpu, ...]] = [(gpu,) for gpu in machine.gpus]
+    ways: list[tuple[Gpu, ...]] = [(gpu,) for gpu in machine.sound]
     each = {gpus: list(fits.findings(image, demand, machine, gpus)) for gpus in ways or [()]}
     fine = [str(gpu.index) for gpus, found in each.items() if not found for gpu in gpus]
     if all(not found for found in each.values()):

@@ -42,11 +42,13 @@ def pick(
 
     With `share` those count as free, too, that have only boxes which share; the least filled first.
     What others have `wanted` meanwhile (keys, as often as they do) comes last. `doubt` is that of
-    the image on a GPU, as `fits` has it; where it is impossible on all, it is so on any. Those that
-    the box is to leave (`but`, by their keys) are not taken.
+    the image on a GPU, as `fits` has it; where it is possible on too few, all are as good, and the
+    checks say what is wrong. Those that the box is to leave (`but`, by their keys) are not taken.
     """
     usable = [it for it in holdings if not it.device.divided and not it.device.trouble]
-    fit = [it for it in usable if doubt(it.device) < IMPOSSIBLE] or usable
+    fit = [it for it in usable if doubt(it.device) < IMPOSSIBLE]
+    if len(fit) < count:
+        fit = usable
     if len(fit) < count:
         raise _too_few(count, len(fit), holdings)
     free = [it for it in fit if is_free(it, share=share)]
@@ -66,7 +68,7 @@ def pick(
     reasons = tuple(
         f"GPU {it.device.key}: {_reason(it, it in chosen, last, it in fit)}" for it in usable
     )
-    return Picked(taken, _said(taken, holdings, free), reasons)
+    return Picked(taken, _said(taken, holdings, free, fit), reasons)
 
 
 def refuse_held(
@@ -103,10 +105,19 @@ def _boxes(holding: Holding) -> list[Container]:
 # --- in words
 
 
-def _said(taken: Sequence[Device], holdings: Sequence[Holding], free: Sequence[Holding]) -> str:
+def _said(
+    taken: Sequence[Device],
+    holdings: Sequence[Holding],
+    free: Sequence[Holding],
+    fit: Sequence[Holding],
+) -> str:
     """`GPUs 0 and 2 (of 4; 1 held by bob)`."""
     whole = [it for it in holdings if ":" not in it.device.key]
-    others = [f"{it.device.key} {_brief(it)}" for it in whole if it not in free]
+    others = [
+        f"{it.device.key} {_brief(it) if it in fit or it.device.trouble else _UNFIT}"
+        for it in whole
+        if it not in free and not it.device.divided
+    ]
     return (
         f"{listed(taken)} ({'; '.join([f'of {len(whole)}', *filter(None, [', '.join(others)])])})"
     )
@@ -134,7 +145,7 @@ def _names(holding: Holding) -> str:
 def _reason(holding: Holding, chosen: bool, last: Sequence[str], fits: bool) -> str:
     said = [sentence(holding)]
     said += ["yours last"] if holding.device.uuid in last else []
-    said += [] if fits else ["cannot run the image"]
+    said += [] if fits else [_UNFIT]
     return "; ".join([*said, *(["taken"] if chosen else [])])
 
 
@@ -150,6 +161,7 @@ def _too_few(count: int, there: int, holdings: Sequence[Holding]) -> EngineError
     )
 
 
+_UNFIT = "cannot run the image"
 _DIVIDED = "it is divided by MIG, and has no instance"
 
 
@@ -162,7 +174,7 @@ def _none_free(
 ) -> NotFree:
     left = [it for it in usable if it.device.key in but]
     rows = [
-        f"GPU {it.device.key} {sentence(it) if it in fit else 'cannot run the image'}"
+        f"GPU {it.device.key} {sentence(it) if it in fit else _UNFIT}"
         for it in usable
         if it not in left and it not in free
     ]

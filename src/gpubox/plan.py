@@ -6,18 +6,18 @@ Every question is answered here and nothing is done. Pure: knows no files, no en
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from gpubox import __version__, fits, notebook, slurm, values
-from gpubox.allocation import Allocation, allocation
+from gpubox.allocation import Allocation, allocation, asked_gpus
 from gpubox.backend import backend, ignores_devices, refuse
 from gpubox.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
 from gpubox.facts import Ask, Caller, Facts, Kind, home_of
-from gpubox.gpus import Gpu, Machine, chosen
+from gpubox.gpus import Gpu, Machine
 from gpubox.profile import Profile
 
 LABEL = "gpubox."
@@ -35,9 +35,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A box, whole: nothing is left to be decided. Attributes bear the settings' names.
 
     `notes` are assumptions and surprises, a sentence each, that the person should read, `reasons`
-    are why these GPUs were taken. A box `as_caller` gets that person's name, groups and home before
-    it starts; a `contested` one has GPUs that others may want at the same time. One with a `grace`
-    must not outlive its start's process: it is stopped with it, in so many seconds.
+    are why these GPUs were taken; `choice` is why this image, if that was open. A box `as_caller`
+    gets that person's name, groups and home before it starts; a `contested` one has GPUs that
+    others may want at the same time. One with a `grace` must not outlive its start's process: it is
+    stopped with it, in so many seconds.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     port_by_caller: bool = False
     contested: bool = False
     grace: int | None = None
+    choice: str = ""
     notes: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
@@ -101,7 +103,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     name = ask.name or _name(profile, facts)
     given = allocation(profile, ask, facts)
     gpus = given.gpus
-    image, image_notes = _image(profile, gpus, facts)
+    image, choice = _image(profile, gpus, facts)
     _refuse_what_is_ignored(profile, gpus, facts)
     own = ask.command or profile.command
     if kind == "jupyter" and not own and not profile.entrypoint:
@@ -151,9 +153,9 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         contested=given.contested,
         grace=facts.job.grace if facts.job else None,
         reasons=given.reasons,
+        choice=choice,
         notes=(
             *given.notes,
-            *image_notes,
             *port_notes,
             *_gpu_notes(profile, gpus),
             *_folder_notes(profile, kind, caller),
@@ -278,21 +280,23 @@ def _labels(
 # --- the image
 
 
-def _image(profile: Profile, gpus: values.Gpus, facts: Facts) -> tuple[str, tuple[str, ...]]:
-    """The image that this machine can run of those that the profile leaves to it, and why."""
+def _image(profile: Profile, gpus: values.Gpus, facts: Facts) -> tuple[str, str]:
     machine = facts.machine if gpus != values.NO_GPUS else None  # without one any runs
-    choice = fits.choose(profile.images, machine, asked_gpus(gpus, machine))
+    return image_for(profile, machine, asked_gpus(gpus, machine, facts.holdings), facts.unseen)
+
+
+def image_for(
+    profile: Profile, machine: Machine | None, gpus: Sequence[Gpu], unseen: str
+) -> tuple[str, str]:
+    """The image, and the sentence that says why if it was open; `unseen` is why no machine is."""
+    choice = fits.choose(profile.images, machine, gpus)
     if choice.why:
-        return choice.image, (f"{choice.image}, because {choice.why}",)
+        order = "the newest" if profile.is_auto else "the first of its images"
+        return choice.image, f"{choice.image}, {order} that {choice.why}"
     if not profile.is_auto:
-        return choice.image, ()
-    doubt = f"; what suits here is not known: {facts.unseen}" if facts.unseen else ""
-    return choice.image, (f"{choice.image}, the newest{doubt}",)
-
-
-def asked_gpus(gpus: values.Gpus, machine: Machine | None) -> tuple[Gpu, ...]:
-    """Those of the machine's GPUs that the box will see."""
-    return chosen(machine, gpus.ids, all=gpus.all)
+        return choice.image, ""
+    doubt = f"; what suits here is not known: {unseen}" if unseen else ""
+    return choice.image, f"{choice.image}, the newest{doubt}"
 
 
 # --- GPUs

@@ -96,9 +96,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_auto(self) -> bool:
-        """Whether any CUDA is wanted that this machine can run."""
+        """Whether the newest CUDA is wanted that this machine can run: of all, or of one major."""
         cuda = (self.merged or {}).get("cuda")
-        return isinstance(cuda, Item) and cuda.value == AUTO
+        return isinstance(cuda, Item) and "." not in str(cuda.value)
 
     def where(self, key: str, item: str = "") -> str:
         """Where a setting, or one item of a collection, was said."""

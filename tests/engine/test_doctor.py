@@ -668,18 +668,17 @@ def test_a_profile_that_this_machine_does_not_run(
     engine: PrivateEngine, gpubox: Gpubox, nvml: Nvml
 ) -> None:
     (gpubox.cwd / "gpubox.yaml").write_text(
-        "defaults: {gpus: all}\n"
         "profiles:\n"
         "  new: {image: 'nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04'}\n"
         "  without: {extends: new, gpus: none}\n"
-        "  here: {image: 'nvidia/cuda:8.0-cudnn5-devel'}\n"
+        "  here: {image: 'nvidia/cuda:8.0-cudnn5-devel', gpus: all}\n"
     )
     image = "nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04"
     found = doctor(gpubox, env=nvml(MACHINES["1080ti-580"]))["images"]
     assert [(verdict, evidence) for verdict, evidence, _ in found] == [
         (
             "warn",
-            f"profile new (gpubox.yaml:3): {image} has no code for GeForce GTX 1080 Ti (Pascal,"
+            f"profile new (gpubox.yaml:2): {image} has no code for GeForce GTX 1080 Ti (Pascal,"
             " 6.1): its CUDA 13.0 begins at compute capability 7.5",
         )
     ]

@@ -238,6 +238,10 @@ def test_a_used_up_pull_limit_is_told_before_the_pull(
     )
     past = gpubox("run", "--ignore", "rate-limit", *run[1:], env=there(hub))
     assert b"cannot be found from the engine's machine" in past.stderr
+    hub.faults["manifests"] = Fault(status=429, headers={"Retry-After": "60"})
+    busy = gpubox(*run, env=there(hub)).stderr.decode().splitlines()[0]
+    assert busy.startswith(f"warning: Docker Hub tells nothing of {image}: ")
+    assert "for now (429), again in " in busy
 
 
 @pytest.mark.parametrize("left", ["some", "uncounted", "fault"])

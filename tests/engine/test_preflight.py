@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import docker
 import pytest
 
-from lab.engine import PrivateEngine
+from lab.engine import Kind, PrivateEngine
 from lab.images import STAND_IN, build_stand_in
 from lab.nvml import MACHINES, Machine
 from lab.program import Gpubox
@@ -113,7 +113,11 @@ def test_only_the_gpus_of_the_box_are_asked(
     build_stand_in(stable_engine.host, image)
     words = (*RUN, "--rm", "-e", "NVIDIA_REQUIRE_CUDA=cuda>=12.6 brand=nvidia,driver>=535")
     assert gpubox(*words, "--gpus", "device=1", image, "true", env=there).returncode == 0
+    assert said(gpubox(*words, "--gpus", "device=2", image, "true", env=there)) == [
+        "gpubox: this machine has no GPU 2", f"  gpubox gpus lists its GPUs{PASS} gpu"
+    ]  # fmt: skip
     refusal = said(gpubox(*words, "--gpus", "all", image, "true", env=there))
+    assert refusal == said(gpubox(*words, "--gpus", "2", image, "true", env=there))
     assert refusal[0].endswith("too old for GeForce GTX 1080 Ti (Pascal, 6.1)")
     assert refusal[1] == f"  for it leave out that one: --gpus device=1{PASS} driver"
 
@@ -132,6 +136,10 @@ def test_before_a_pull_everything_is_told_at_once(
     assert f"{image} has no code for GeForce GTX 1080 Ti (Pascal, 6.1)" in problems[-1]
     assert not any("pulling" in line for line in lines)
     assert boxes(engine) == 0
+    line = gpubox(*RUN, "--dry-run", image, "true", env=there)
+    assert line.stdout.endswith(f"{image} true\n".encode())
+    for warning, problem in zip(line.stderr.decode().splitlines(), problems[1:], strict=True):
+        assert warning.startswith(problem.replace("gpubox: ", "warning: "))
 
 
 def test_a_deleted_image_and_a_driver_that_is_too_old_for_it_are_told_together(
@@ -160,18 +168,22 @@ def test_an_open_version_is_the_one_for_this_machine_and_says_why(
     done = gpubox(*RUN, "--rm", "cuda12", "echo", "hello", env=there)
     assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
     assert (
-        f"{fits}, because driver 535.183.01 knows CUDA 12.2, on GeForce GTX 1080 Ti (Pascal, 6.1)"
-        in done.stderr.decode().splitlines()
+        done.stderr.decode().splitlines()[0]
+        == f"{fits}, the newest that driver 535.183.01 (CUDA 12.2) runs on GeForce GTX 1080 Ti"
+        " (Pascal, 6.1)"
     )
     line = gpubox(*RUN, "--dry-run", "cuda12", env=there)
     assert line.stdout.decode().split()[-1] == fits
 
 
-def test_a_full_disk_is_told_before_the_download() -> None:
-    with PrivateEngine(disk="3g") as small, Registry() as registry:
-        image = f"{registry.address}/nvidia/cuda:12.9.1-cudnn-devel-ubuntu24.04"
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [("stable", {}), ("cdi", {"features": {"containerd-snapshotter": True}})],
+    ids=["Docker's own store", "containerd's"],
+)
+def test_a_full_disk_is_told_before_the_download(kind: Kind, config: dict[str, object]) -> None:
+    with PrivateEngine(kind, disk="3g", config=config) as small, Registry() as registry:
         plain = "nvidia/cuda:12.9.1-cudnn-devel-ubuntu24.04"
-        del image
         here = Gpubox(small.folder / "person", small.env | {"GPUBOX_REGISTRY": registry.address})
         # its data lie on a file system that is seen from its own mounts alone
         inside = ("nsenter", "--target", str(small.pid), "--mount", "--", here.program)

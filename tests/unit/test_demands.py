@@ -10,6 +10,7 @@ import pytest
 from gpubox import demands
 from gpubox.demands import Demand
 
+PYTORCH = "pytorch/pytorch:2.8.0-cuda12.6-cudnn9-runtime"
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
@@ -122,19 +123,34 @@ def test_one_without_any_cuda_asks_for_nothing() -> None:
 
 
 def test_pytorchs_own_image_asks_for_what_its_build_was_made_for() -> None:
-    image = "pytorch/pytorch:2.8.0-cuda12.6-cudnn9-runtime"
-    found = demands.of_variables({"PATH": "/bin"}, image)
-    assert found == demands.of_image(image)
+    found = demands.of_variables({"PATH": "/bin"}, PYTORCH)
+    assert found == demands.of_image(PYTORCH)
     assert found == Demand(cuda="12.6", least_driver="525.60.13", capabilities=((5, 0), (9, 0)))
 
 
 @pytest.mark.parametrize("value", ["1", "true", "T"])
 def test_the_conditions_can_be_switched_off(value: str) -> None:
-    asked = of("12.8.1-devel-ubuntu24.04")
-    off = demands.waived(asked, {"NVIDIA_DISABLE_REQUIRE": value})
-    assert (off.requires, off.waived) == ((), True)
+    image = "nvidia/cuda:12.8.1-devel-ubuntu24.04"
+    off = demands.of_box(image, None, {"NVIDIA_DISABLE_REQUIRE": value})
+    assert off and (off.requires, off.waived) == ((), True)
     for other in ("", "0", "yes"):
-        assert demands.waived(asked, {"NVIDIA_DISABLE_REQUIRE": other}) == asked
+        asked = demands.of_box(image, None, {"NVIDIA_DISABLE_REQUIRE": other})
+        assert asked == demands.of_image(image)
+
+
+@pytest.mark.parametrize("image", ["nvidia/cuda:13.3.0-cudnn-devel-ubuntu24.04", PYTORCH, "a"])
+def test_a_box_without_variables_of_its_own_asks_for_what_its_image_does(image: str) -> None:
+    assert demands.of_box(image, None, {}) == demands.of_image(image)
+
+
+def test_the_conditions_of_a_box_overrule_those_of_its_image() -> None:
+    image, own = "nvidia/cuda:12.8.1-devel-ubuntu24.04", {"NVIDIA_REQUIRE_CUDA": "cuda>=12.0"}
+    for here in (None, {"CUDA_VERSION": "12.8.1", "NVIDIA_REQUIRE_CUDA": "cuda>=12.8"}):
+        found = demands.of_box(image, here, own)
+        assert found and (found.cuda, found.requires) == ("12.8", ("cuda>=12.0",))
+    # one that is empty is none to NVIDIA's hook, and the image one of before 2018
+    found = demands.of_box(image, {"CUDA_VERSION": "12.8.1"}, {"NVIDIA_REQUIRE_CUDA": ""})
+    assert found and found.requires == ("cuda>=12.8",)
 
 
 # --- drivers, GPUs, sizes

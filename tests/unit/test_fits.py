@@ -112,14 +112,16 @@ def test_a_driver_that_is_too_old_is_told_with_both_ways_out() -> None:
     assert messages("12.8", "4090-550") == [
         "nvidia/cuda:12.8.1-cudnn-devel-ubuntu24.04 asks for CUDA 12.8, and the driver here,"
         " 550.54.14, knows CUDA 12.4 | take CUDA 12.4 or older: gpubox images lists what runs here;"
-        " or update the driver to 570.26 or newer"
+        " or update the driver to 570.26 or newer; or add -e NVIDIA_DISABLE_REQUIRE=1: most of its"
+        " programs run on this driver"
     ]
+    assert "NVIDIA_DISABLE_REQUIRE" not in messages("13.0", "4090-550")[0]  # of another major CUDA
 
 
 def test_no_driver_is_advised_that_the_gpu_has_not() -> None:
     driver, gpu = messages("13.1", "1080ti-580")
     assert driver.endswith(
-        "there is no newer driver to take, for GeForce GTX 1080 Ti ends with branch 580"
+        "no driver helps: it takes 590.44.01, and GeForce GTX 1080 Ti ends with branch 580"
     )
     assert gpu == (
         "nvidia/cuda:13.1.0-devel-ubuntu24.04 has no code for GeForce GTX 1080 Ti (Pascal, 6.1):"
@@ -152,7 +154,7 @@ def test_by_cdi_nothing_is_refused_and_what_may_fail_is_told() -> None:
     assert messages("13.0", "4090-550", gated=False) == [
         "programs in nvidia/cuda:13.0.2-cudnn-devel-ubuntu24.04 need driver 580 or newer: the"
         " driver here, 550.54.14, knows CUDA 12.4 | take CUDA 12.4 or older: gpubox images lists"
-        " what runs here; or update the driver to 580.65.06 or newer"
+        " what runs here; or update the driver to 580 or newer"
     ]
 
 
@@ -213,6 +215,33 @@ def test_what_is_not_known_is_met() -> None:
     assert fits.satisfied("arch>=9.0", MACHINES["1080ti-535"], None)
 
 
+def said(condition: str, *gpus: Gpu) -> list[str]:
+    on = MACHINES["1080ti-535"]
+    found = fits.findings("it", Demand(cuda="8.0", requires=(condition,)), on, gpus)
+    return [f"{each.problem} | {each.hint}" for each in found]
+
+
+def test_a_condition_that_asks_for_no_cuda_is_told_as_it_is() -> None:
+    here = ", and here is driver 535.183.01 with CUDA 12.2 on GeForce GTX 1080 Ti (Pascal, 6.1)"
+    for condition in ("arch>=7.0", "driver>=545", "brand=tesla,driver>=450", "cuda<12.0"):
+        (told,) = said(condition, GTX)
+        assert told == f"it asks for '{condition}'{here} | gpubox images lists what runs here"
+    assert said("arch>=7.0", GTX, A100)[0].endswith("leave out that one: --gpus device=0")
+
+
+def test_the_cuda_that_is_told_is_that_of_the_condition() -> None:
+    (told,) = said("brand=tesla,driver>=450 cuda>=12.10", GTX)
+    assert told.startswith("it asks for CUDA 12.10, and the driver here, 535.183.01, knows CUDA 12")
+
+
+def test_a_gpu_that_cannot_be_read_is_neither_judged_nor_advised() -> None:
+    lost = Gpu(index=1, trouble="GPU is lost")
+    on = Machine("535.183.01", (12, 2), (GTX, lost))
+    assert on.sound == (GTX,)
+    _, found = fits.findings("it", demand("13.0"), on, on.sound)
+    assert found.hint.startswith("take an older CUDA")
+
+
 # --- choosing
 
 
@@ -221,16 +250,23 @@ def test_the_first_image_that_fits_is_chosen_with_the_reason() -> None:
     on = MACHINES["a100-470"]
     chosen = fits.choose(images, on, on.gpus)
     assert chosen == fits.Choice(
-        images[2], "driver 470.57.02 knows CUDA 11.4, on A100-SXM4-40GB (Ampere, 8.0)"
+        images[2], "driver 470.57.02 (CUDA 11.4) runs on A100-SXM4-40GB (Ampere, 8.0)"
     )
     assert fits.choose(images, MACHINES["1080ti-580"], (GTX,)).image == images[1]
     assert fits.choose(images, MACHINES["5090-570"], MACHINES["5090-570"].gpus).image == images[2]
 
 
-def test_where_nothing_is_known_or_nothing_fits_it_is_the_first() -> None:
+def test_where_nothing_is_known_it_is_the_first() -> None:
     images = [f"nvidia/cuda:{IMAGES[cuda]}" for cuda in ("13.0", "12.9")]
     assert fits.choose(images, None, ()) == fits.Choice(images[0], "")
-    assert fits.choose(images, MACHINES["1080ti-367.35"], (GTX,)) == fits.Choice(images[0], "")
+
+
+def test_where_nothing_fits_it_is_what_a_newer_driver_would_run() -> None:
+    images = [f"nvidia/cuda:{IMAGES[cuda]}" for cuda in ("13.0", "12.9", "12.8")]
+    assert fits.choose(images, MACHINES["1080ti-367.35"], (GTX,)) == fits.Choice(
+        images[1], "a newer driver than 367.35 runs on GeForce GTX 1080 Ti (Pascal, 6.1)"
+    )
+    assert fits.choose(images[1:], MACHINES["1080ti-367.35"], (GTX,)) == fits.Choice(images[1], "")
 
 
 def test_what_is_doubtful_is_taken_before_what_is_impossible() -> None:

@@ -77,11 +77,12 @@ def test_what_cannot_run_the_image_is_left_out_unless_nothing_can() -> None:
         return lambda device: 0 if device.index == index else IMPOSSIBLE
 
     assert taken(1, seen(), doubt=only("2")) == "2"
+    mixed = seen(devices=(*FOUR[:2], replace(FOUR[2], divided=True)))
+    assert pick(1, mixed, doubt=only("1")).said == "GPU 1 (of 3; 0 cannot run the image)"
     assert taken(1, seen(), doubt=only("none of them")) == "0"
     with pytest.raises(NotFree, match=r"GPU 0 cannot run the image; .*GPU 2 held by bob"):
         pick(1, seen(box("2")), doubt=only("2"))
-    with pytest.raises(EngineError, match="2 GPUs are wanted, and 1 of this machine's GPUs can"):
-        pick(2, seen(), doubt=only("2"))
+    assert taken(2, seen(), doubt=only("2")) == "0 2"  # the checks say what is wrong with 0
 
 
 def test_sharing_and_exclusive_never_mix() -> None:

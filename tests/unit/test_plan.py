@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from gpubox.allocation import asked_gpus
 from gpubox.docker_words import GpuRequest
 from gpubox.errors import GpuboxError, UsageError
 from gpubox.facts import Ask, Caller, EngineFacts, Facts
-from gpubox.gpus import Gpu, Machine
+from gpubox.gpus import Device, Gpu, Machine, absent
+from gpubox.holders import Holding
 from gpubox.layers import Layer, from_flags, layers, read
 from gpubox.plan import Plan, is_secret, plan
 from gpubox.profile import Config
@@ -332,6 +334,15 @@ def test_cuda12_suits_the_gpus_that_the_box_sees(gpus: str, image: str) -> None:
     assert planned("cuda12", flags=said, machine=MIXED).image == f"nvidia/cuda:{image}"
 
 
+def test_an_instance_is_judged_as_the_gpu_that_it_is_of_and_a_number_as_the_first_ones() -> None:
+    devices = Device(index="1", uuid="GPU-1"), Device(index="1:0", uuid="MIG-1")
+    held = [Holding(device=it, state="free") for it in devices]
+    for word in ("MIG-1", "1:0", "gpu-1"):
+        assert asked_gpus(Gpus((word,)), MIXED, held) == (A100,)
+    assert absent(["1:0", "MIG-1", "1:1", "7", "MIG-2"], devices) == ["1:1", "7", "MIG-2"]
+    assert asked_gpus(Gpus(count=1), MIXED) == (GTX,)
+
+
 def test_without_a_gpu_the_newest_image_is_as_good_as_any() -> None:
     old = Machine("470.57.02", (11, 4), (A100,))
     assert planned("cuda12", machine=old).image == "nvidia/cuda:12.8.1-cudnn-devel-ubuntu24.04"
@@ -342,27 +353,27 @@ def test_without_a_gpu_the_newest_image_is_as_good_as_any() -> None:
 def test_another_image_than_the_first_is_said_with_the_reason() -> None:
     text = 'profiles: {p: {image: ["nvidia/cuda:12.9.1-base-ubuntu24.04", "b:2"]}}'
     found = planned("p", text, flags=ALL, machine=MIXED)
-    assert (found.image, found.notes) == (
+    assert (found.image, found.choice) == (
         "b:2",
-        ("b:2, because driver 535.183.01 knows CUDA 12.2, on GTX (Pascal, 6.1)"
-         " and A100 (Ampere, 8.0)",),
-    )  # fmt: skip
-    assert planned("pytorch", flags=ALL, machine=MIXED).notes == ()
+        "b:2, the first of its images that driver 535.183.01 (CUDA 12.2) runs on GTX (Pascal, 6.1)"
+        " and A100 (Ampere, 8.0)",
+    )
+    assert planned("pytorch", flags=ALL, machine=MIXED).choice == ""
 
 
 def test_auto_always_says_what_it_is() -> None:
     text = "profiles: {p: {cuda: auto, cudnn: auto}}"
     newest = "nvidia/cuda:13.3.0-cudnn-devel-ubuntu24.04"
-    assert planned("p", text, flags=ALL).notes == (
-        f"{newest}, the newest; what suits here is not known: there is no driver",
+    assert planned("p", text, flags=ALL).choice == (
+        f"{newest}, the newest; what suits here is not known: there is no driver"
     )
-    assert planned("p", text, flags=ALL, machine=Machine("610.43.02", (13, 3), (A100,))).notes == (
-        f"{newest}, the newest",
-    )
+    newer = Machine("610.43.02", (13, 3), (A100,))
+    assert planned("p", text, flags=ALL, machine=newer).choice == f"{newest}, the newest"
+    assert planned("cuda12", flags=ALL, machine=newer).choice.endswith("-ubuntu24.04, the newest")
     found = planned("p", text, flags=ALL, machine=Machine("580.65.06", (13, 0), (GTX,)))
     assert found.image == "nvidia/cuda:12.9.2-cudnn-devel-ubuntu24.04"
-    assert found.notes == (
-        f"{found.image}, because driver 580.65.06 knows CUDA 13.0, on GTX (Pascal, 6.1)",
+    assert found.choice == (
+        f"{found.image}, the newest that driver 580.65.06 (CUDA 13.0) runs on GTX (Pascal, 6.1)"
     )
 
 

@@ -176,12 +176,15 @@ class App:
         except GpuboxError as error:
             return None, error.problem
 
-    def image_for_here(self, profile: Profile) -> str:
-        """The image that all GPUs of this machine can run of those that a profile leaves to it."""
-        from gpubox import fits
+    def image_for_here(self, profile: Profile) -> tuple[str, str]:
+        """The image that all GPUs of this machine can run of those that a profile leaves to it,
+        and why."""
+        from gpubox.plan import image_for
 
-        machine = self.machine if len(profile.images) > 1 else None
-        return fits.choose(profile.images, machine, machine.gpus if machine else ()).image
+        if len(profile.images) == 1:
+            return image_for(profile, None, (), "")
+        machine = self.machine
+        return image_for(profile, machine, machine.sound if machine else (), self.unseen)
 
     def connect(self, *, briefly: bool = False) -> Engine:
         """The engine; `briefly` where the answer is only good to have."""

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as OutOfTimeError
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
 from gpubox import catalog, cdi, diagnosis, fits, host, jupyter, notebook, nvidia, nvml, trial
+from gpubox.allocation import asked_gpus
 from gpubox.backend import backend, is_gated
 from gpubox.cli import preflight
 from gpubox.diagnosis import BoxSeen, Check, DriverSeen, EngineSeen, ImageUse, NoEngine, Toolkit
@@ -24,7 +26,6 @@ from gpubox.errors import GpuboxError
 from gpubox.facts import Caller, EngineFacts, Facts
 from gpubox.gpus import Gpu, Machine
 from gpubox.layers import BUILT_IN, Layer
-from gpubox.plan import asked_gpus
 from gpubox.profile import Config, Profile
 from gpubox.pull import order
 from gpubox.values import ALL_GPUS, NO_GPUS
@@ -328,7 +329,11 @@ def _use(
     machine: Machine | None,
     gated: bool,
 ) -> ImageUse:
-    gpus = asked_gpus(profile.gpus or NO_GPUS, machine)
+    asked = profile.gpus or NO_GPUS
+    gpus = asked_gpus(asked, machine)
+    if machine and asked.count:
+        doubt = partial(fits.least_doubt, profile.images, machine)
+        gpus = tuple(sorted(machine.sound, key=lambda gpu: doubt([gpu]))[: asked.count])
     image = fits.choose(profile.images, machine if gpus else None, gpus).image
     here = None
     with suppress(GpuboxError):
@@ -365,7 +370,7 @@ def _of_trials(this: App, connected: Connected, driver: DriverSeen) -> Iterator[
     if image is None:
         choice = catalog.candidates(catalog.CudaChoice("12", flavor="base"))
         machine = driver.machine
-        fitting = fits.choose(choice, machine, machine.gpus if machine else ()).image
+        fitting = fits.choose(choice, machine, machine.sound if machine else ()).image
         yield diagnosis.no_trial("no image with CUDA is on the engine", f"gpubox pull {fitting}")
         return
     facts = Facts(caller=this.caller, engine=seen.facts, machine=driver.machine)

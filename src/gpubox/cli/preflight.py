@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from gpubox import checks, demands, fits, host, pull, values
+from gpubox.allocation import asked_gpus
 from gpubox.backend import backend, is_gated
 from gpubox.checks import Finding
 from gpubox.errors import GpuboxError
+from gpubox.facts import Facts
+from gpubox.gpus import absent
 from gpubox.layers import COMMAND_LINE
-from gpubox.plan import asked_gpus
 from gpubox.values import ALL_GPUS, NO_GPUS
 
 if TYPE_CHECKING:
@@ -49,20 +53,45 @@ def _hint(finding: Finding) -> str:
 
 
 def of_image(
-    app: App, plan: Plan, profile: Profile, engine: Engine, facts: EngineFacts | None
+    app: App, plan: Plan, profile: Profile, engine: Engine, facts: Facts
 ) -> Iterator[Finding]:
     """What speaks against this image on these GPUs, and against getting it if it is not here."""
     here, said = engine.image(plan.image), profile.where("pull_policy")
     if here is None and plan.pull_policy == "never" and said != COMMAND_LINE:
         yield checks.of_never_pulled(plan.image, said)
         return
-    if plan.gpus.gpus != NO_GPUS and app.machine:
-        gpus = asked_gpus(plan.gpus.gpus, app.machine)
-        own = {item.name: item.value for item in plan.environment}
-        gated = is_gated(plan.gpus.backend, facts)
-        yield from on(app.machine, gpus, plan.image, here, own, gated)
-    if plan.pull_policy == "always" or (here is None and plan.pull_policy == "missing"):
-        yield from _of_the_pull(plan.image, plan.registry, engine, facts or engine.facts(), here)
+    yield from _on_its_gpus(app, plan, here, facts)
+    if _is_pulled(plan, here):
+        known = facts.engine or engine.facts()
+        yield from _of_the_pull(plan.image, plan.registry, engine, known, here)
+
+
+def foreseen(app: App, plan: Plan, engine: Engine, facts: Facts) -> Iterator[Finding]:
+    """As warnings, what would stop the box of a line that is only printed; no registry is asked."""
+    here = engine.image(plan.image)
+    found = [*_on_its_gpus(app, plan, here, facts)]
+    if _is_pulled(plan, here) and (gone := checks.of_deletion(plan.image)):
+        found += [gone] if _from_the_hub(plan.image, plan.registry, facts.engine) else []
+    return (replace(finding, stops=False) for finding in found)
+
+
+def _is_pulled(plan: Plan, here: LocalImage | None) -> bool:
+    return plan.pull_policy == "always" or (here is None and plan.pull_policy == "missing")
+
+
+def _on_its_gpus(app: App, plan: Plan, here: LocalImage | None, facts: Facts) -> Iterator[Finding]:
+    asked = plan.gpus.gpus
+    if asked == NO_GPUS or app.machine is None:
+        return
+    devices = [holding.device for holding in facts.holdings]
+    # Slurm counts its own way
+    if not facts.job and (words := absent(asked.ids, devices)):
+        yield checks.of_absent_gpus(words)
+    gpus = asked_gpus(asked, app.machine, facts.holdings)
+    filed = values.variables([line for file in plan.env_file for line in file.variables])
+    own = filed | {item.name: item.value for item in plan.environment}
+    gated = is_gated(plan.gpus.backend, facts.engine)
+    yield from on(app.machine, gpus, plan.image, here, own, gated)
 
 
 def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Iterator[Finding]:
@@ -70,9 +99,9 @@ def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Itera
     here, facts = engine.image(image), engine.facts()
     if machine := app.machine:
         gated = is_gated(backend(ALL_GPUS, facts), facts)
-        each = [list(on(machine, [gpu], image, here, {}, gated)) for gpu in machine.gpus]
+        each = [list(on(machine, [gpu], image, here, {}, gated)) for gpu in machine.sound]
         if each and all(any(finding.stops for finding in found) for found in each):
-            yield from on(machine, machine.gpus, image, here, {}, gated)
+            yield from on(machine, machine.sound, image, here, {}, gated)
     yield from _of_the_pull(image, registry, engine, facts, here)
 
 
@@ -85,11 +114,8 @@ def on(
     gated: bool,
 ) -> Iterator[Finding]:
     """What speaks against an image on GPUs; one that is here says itself what it asks for."""
-    said = {**here.variables, **own} if here else own
-    demand = demands.of_variables(said, image) if here else demands.of_image(image)
-    if demand:
-        asked = demands.waived(demand, said)
-        yield from fits.findings(image, asked, machine, gpus, gated=gated)
+    if demand := demands.of_box(image, here.variables if here else None, own):
+        yield from fits.findings(image, demand, machine, gpus, gated=gated)
 
 
 def _of_the_pull(
@@ -99,7 +125,7 @@ def _of_the_pull(
     facts: EngineFacts,
     here: LocalImage | None,
 ) -> Iterator[Finding]:
-    from_the_hub = pull.order(image, registry).source == image and not facts.mirrors
+    from_the_hub = _from_the_hub(image, registry, facts)
     if from_the_hub and (gone := checks.of_deletion(image)):
         yield gone
         return
@@ -109,8 +135,12 @@ def _of_the_pull(
         yield from _of_the_pull_limit(image)
 
 
+def _from_the_hub(image: str, registry: str | None, facts: EngineFacts | None) -> bool:
+    return pull.order(image, registry).source == image and not (facts and facts.mirrors)
+
+
 def _of_the_pull_limit(image: str) -> Iterator[Finding]:
-    """Nothing where it cannot be asked: the pull itself will say."""
+    """Little or nothing where it cannot be asked: the pull itself will say."""
     from gpubox import hub
 
     reference = values.reference(image)
@@ -118,6 +148,9 @@ def _of_the_pull_limit(image: str) -> Iterator[Finding]:
         return
     try:
         pulls = hub.pulls(reference.repository, reference.digest or reference.tag)
+    except hub.HubBusy as busy:
+        yield Finding(checks.RATE_LIMIT, busy.problem, busy.hint, stops=False)
+        return
     except hub.HubUnknown:
         return
     if pulls.limit is not None and pulls.remaining is not None:

@@ -47,7 +47,7 @@ def _list(this: App, as_json: bool) -> int:
         found.append(
             {
                 "name": name,
-                "image": this.image_for_here(profile),
+                "image": this.image_for_here(profile)[0],
                 "from": this.config.owners(name)[-1],
                 "description": profile.description,
                 "default": name == this.config.default(),

@@ -42,7 +42,7 @@ def pull_command(
     any, the default profile. Several come at once.
     """
     this = app(context)
-    images, mistakes = _images(this, words or (this.config.default(),))
+    chosen, mistakes = _images(this, words or (this.config.default(),))
     for mistake in mistakes:
         this.screen.fail(mistake.problem, mistake.hint)
     if mistakes:
@@ -50,7 +50,9 @@ def pull_command(
     from gpubox import pull
 
     engine, registry = this.connect(), this.config.registry()
-    orders = pull.orders(images, registry)
+    orders = pull.orders([image for image, _ in chosen], registry)
+    for why in dict.fromkeys(why for _, why in chosen if why and not quiet):
+        this.screen.say(why)
     possible = [order for order in orders if _passes(this, engine, order.image, frozenset(ignore))]
     screen = Screen(quiet=True) if quiet else this.screen
     here = pull.get_all(engine, possible, screen)
@@ -73,8 +75,8 @@ def _passes(this: App, engine: Engine, image: str, ignored: frozenset[str]) -> b
     return True
 
 
-def _images(this: App, words: Sequence[str]) -> tuple[list[str], list[GpuboxError]]:
-    """The image of each word, and what is wrong with the words that have none."""
+def _images(this: App, words: Sequence[str]) -> tuple[list[tuple[str, str]], list[GpuboxError]]:
+    """The image of each word with its reason, and what is wrong with the words that have none."""
     images, mistakes = [], []
     for word in words:
         try:

@@ -160,7 +160,7 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
         return resumed(_launch(request, planned, engine))
     launch = _launch(request, planned, engine)
     first, facts = launch.plan(_with_engine(facts, profile, launch))
-    found += preflight.of_image(app, first, profile, engine, facts.engine)
+    found += preflight.of_image(app, first, profile, engine, facts)
     preflight.report(app, found, request.ignored)
     for sentence in _greeting(request):
         app.screen.say(sentence)
@@ -228,7 +228,14 @@ def printed(request: Request, *, exported: bool = False) -> Plan:
         except GpuboxError as error:
             app.screen.say(f"assumed: an engine that knows --gpus ({error.problem})")
     plan = planned(facts)
+    if plan.choice:
+        app.screen.say(plan.choice)
     _say_notes(request, plan)
+    if facts.engine and not exported:
+        from gpubox.cli import preflight
+
+        found = preflight.foreseen(app, plan, launch.engine, facts)
+        preflight.report(app, found, request.ignored)
     return plan
 
 
