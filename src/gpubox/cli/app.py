@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -207,7 +208,20 @@ class App:
         facts = Facts(caller=self.caller)
         if boxes is not None and not any(box.claims_gpus for box in boxes):
             return facts
-        return race.survey.of(replace(facts, machine=self.machine, unseen=self.unseen))
+        with self.gpus_awake():
+            return race.survey.of(replace(facts, machine=self.machine, unseen=self.unseen))
+
+    @contextmanager
+    def gpus_awake(self, wanted: bool = True) -> Iterator[None]:
+        """For looks at this machine's GPUs that follow each other: a driver that is left wakes
+        them up anew, which can take seconds."""
+        if not wanted or not self.endpoint.local:
+            yield
+            return
+        from gpubox import nvml
+
+        with nvml.awake():
+            yield
 
     def refuse_past_slurm(self, hint: str) -> None:
         """Raise where all GPUs are Slurm's: one that is taken past it would be somebody's."""

@@ -139,15 +139,19 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
 
     If there is a box already, `resume` says how to go on with that instead.
     """
-    from gpubox.cli import folders
-
     if request.dry_run:
         return _dry_run(request)
+    with request.app.gpus_awake(_wants_gpus(request.profile)):
+        begin = _ready(request, conduct, resume)
+    return begin()
+
+
+def _ready(request: Request, conduct: Conduct, resume: Resume | None) -> Callable[[], int]:
+    from gpubox.cli import folders, preflight
+
     app, profile = request.app, request.profile
     planned, facts = _planner(request), _facts(request)
     _refuse_past_slurm(request)
-    from gpubox.cli import preflight
-
     first = planned(replace(facts, printed=True))
     found = list(folders.findings(request, first))
     try:
@@ -155,15 +159,21 @@ def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
     except GpuboxError:
         preflight.report(app, found, request.ignored)
         raise
+    launch = _launch(request, planned, engine)
     if resume and (resumed := resume(request, engine)):
         preflight.report(app, found, request.ignored)
-        return resumed(_launch(request, planned, engine))
-    launch = _launch(request, planned, engine)
+        return partial(resumed, launch)
     first, facts = launch.plan(_with_engine(facts, profile, launch))
     found += preflight.of_image(app, first, profile, engine, facts)
     preflight.report(app, found, request.ignored)
+    return partial(_begin, request, first, conduct, launch, facts)
+
+
+def _begin(request: Request, first: Plan, conduct: Conduct, launch: Launch, facts: Facts) -> int:
+    from gpubox.cli import folders
+
     for sentence in _greeting(request):
-        app.screen.say(sentence)
+        request.app.screen.say(sentence)
     with folders.explained(request, first):
         return conduct(request, launch, facts)
 
