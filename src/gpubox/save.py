@@ -45,8 +45,8 @@ class Save(msgspec.Struct, frozen=True):
         with terminal.Signals() as signals:
             former = self.engine.image(self.image)
             self._write(box, made, text, screen, signals, former)
-        if former and former != self.engine.image(self.image):
-            self.engine.remove_unnamed(former.id)
+            if former and former != self.engine.image(self.image):
+                self.engine.remove_unnamed(former.id)
 
     def _write(
         self,

@@ -286,7 +286,7 @@ _CHUNK = 1 << 18
 _TRIES, _PAUSE = 10, 0.02  # seconds; a box has no window until its process runs
 
 
-class _Window:
+class Window:
     """Gives the box the size of our window, again while it is refused."""
 
     def __init__(self, resize: Resize | None, fds: tuple[int, ...]) -> None:
@@ -406,7 +406,7 @@ class _Attachment(msgspec.Struct):
     signals: Signals
     input: _Input
     output: _Output
-    window: _Window
+    window: Window
     heed: _Heed
 
     def run(self) -> Ending:
@@ -486,7 +486,7 @@ def attach(
             signals,
             _Input(source, stream, keyboard=keyboard, keys=detach_keys, open=stdin),
             _Output(out, err, None if tty else Frames()),
-            _Window(resize, (fds[1], fds[0])),
+            Window(resize, (fds[1], fds[0])),
             _Heed(forward, keyboard, at_terminal=source.is_terminal),
         ).run()
 

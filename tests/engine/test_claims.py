@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -13,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -23,9 +23,8 @@ from lab.images import STAND_IN, build_stand_in
 from lab.nvml import GIB, MACHINES, Machine, gtx_1080_ti
 from lab.program import Gpubox
 from lab.waiting import wait_until
-from lab.workstation import MACHINE, PROFILE, SOMEBODY, Workstation, outsider, using
+from lab.workstation import MACHINE, PROFILE, SOMEBODY, UUIDS, Workstation, outsider, using
 
-UUIDS = [card.uuid for card in MACHINE.cards]
 CUDA = "CUDA_DEVICE_ORDER=PCI_BUS_ID"
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -44,17 +43,6 @@ def said(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str]:
     return done.returncode, done.stderr.decode()
 
 
-def labels(lab: Workstation, box: str) -> dict[str, str]:
-    found: dict[str, str] = json.loads(lab.docker("inspect", "-f", "{{json .Config.Labels}}", box))
-    return found
-
-
-def seen_in(lab: Workstation, box: str) -> list[str]:
-    """The UUIDs that nvidia-smi in the box lists."""
-    listed = lab.docker("exec", box, "nvidia-smi", "-L").splitlines()
-    return [line.partition("UUID: ")[2].rstrip(")") for line in listed]
-
-
 # Picking ---------------------------------------------------------------------------------------
 
 
@@ -66,11 +54,11 @@ def test_each_box_gets_a_gpu_of_its_own(engine: PrivateEngine, lab: Workstation,
         (0, "GPUs 2 and 3 (of 4; 0 mine, 1 mine)\n"),
     ]
     boxes = [done.stdout.decode().strip() for done in (first, second, pair)]
-    assert [labels(lab, box)["gpubox.gpus"] for box in boxes] == [
+    assert [lab.labels(box)["gpubox.gpus"] for box in boxes] == [
         *UUIDS[:2],
         f"{UUIDS[2]},{UUIDS[3]}",
     ]
-    assert [seen_in(lab, box) for box in boxes] == [UUIDS[:1], UUIDS[1:2], UUIDS[2:]]
+    assert [lab.seen_in(box) for box in boxes] == [UUIDS[:1], UUIDS[1:2], UUIDS[2:]]
     for box in boxes:
         assert CUDA in lab.docker("inspect", "-f", "{{.Config.Env}}", box)
 
@@ -84,7 +72,7 @@ def test_a_stopped_box_frees_its_gpu_and_its_owner_gets_it_again(
     assert said(run()) == (0, "GPU 2 (of 4; 1 mine)\n")  # the last one, though 0 is free
     lab.docker("rm", "-f", f"{PROFILE}-root-3")
     assert lab.box("--gpus", "1", uid=SOMEBODY) == f"{PROFILE}-nobody"
-    assert labels(lab, f"{PROFILE}-nobody")["gpubox.gpus"] == UUIDS[0]
+    assert lab.labels(f"{PROFILE}-nobody")["gpubox.gpus"] == UUIDS[0]
 
 
 def test_what_is_used_outside_or_filled_comes_last_or_not_at_all(
@@ -199,7 +187,7 @@ def test_those_who_share_are_together_and_nobody_else_is_with_them(
         f"profiles: {{class: {{image: {STAND_IN}, gpus: {{count: 1, share: true}}}}}}"
     )
     assert said(run(profile="class"))[0] == 0
-    assert labels(lab, "class-root")["gpubox.claim"] == "shared"
+    assert lab.labels("class-root")["gpubox.claim"] == "shared"
 
 
 def test_a_box_that_comes_back_keeps_its_gpus(lab: Workstation, run: Run) -> None:
@@ -301,18 +289,26 @@ def test_whatever_starts_restarts_stops_and_is_killed_no_gpu_has_two_boxes(
     what += [("restart", "-t", "0", name) for name in names[5:]]
     what += [("stop", "-t", "0", name) for name in names[6:]]
     chance.shuffle(what)
+    begun = time.time()
     with no_gpu_has_two(eight):
-        callers = [call(lab, *words) for words in what]
-        for victim in chance.sample(callers, len(callers) // 3):
-            time.sleep(chance.uniform(0, 0.5))
+        callers = [lab.gpubox.begin(*words) for words in what]
+        victims = chance.sample(callers, len(callers) // 3)
+        for number, victim in enumerate(victims, 1):  # one dies as each container is made
+            wait_until(partial(is_time, lab, begun, number, victim), 60, what="a container")
             victim.kill()
         for process in callers:
             process.wait(timeout=300)
         while len(held(eight)) < 8:  # what is left is free, whatever the dead had begun
             done = lab.gpubox("run", "-d", PROFILE, "sleep", "600", timeout=120)
             assert done.returncode == 0, done.stderr
+    assert any(victim.returncode == -signal.SIGKILL for victim in victims)
     assert sorted(held(eight)) == sorted(card.uuid for card in EIGHT.cards)
     lab.docker("rm", "-f", *lab.docker("ps", "-aq").split())
+
+
+def is_time(lab: Workstation, begun: float, number: int, victim: subprocess.Popen[bytes]) -> bool:
+    """Whether so many containers were made, or the victim is through."""
+    return len(made_since(lab, begun)) >= number or victim.poll() is not None
 
 
 def at_eight(
@@ -343,18 +339,8 @@ def no_gpu_has_two(engine: PrivateEngine) -> Iterator[None]:
     assert [each for each in seen if max(each.values(), default=0) > 1] == []
 
 
-def call(lab: Workstation, *words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [lab.gpubox.program, *words],
-        env=lab.gpubox.env,
-        cwd=lab.gpubox.cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-
-
 def starter(lab: Workstation, *options: str) -> subprocess.Popen[bytes]:
-    return call(lab, "run", "-d", "--gpus", "1", *options, PROFILE, "sleep", "600")
+    return lab.gpubox.begin("run", "-d", "--gpus", "1", *options, PROFILE, "sleep", "600")
 
 
 def held(engine: PrivateEngine) -> list[str]:
@@ -400,12 +386,7 @@ def test_who_waits_for_a_starter_can_be_ended(
 ) -> None:
     begun = time.time()
     dead = [rival(lab, index) for index in range(4)]
-    process = subprocess.Popen(
-        [lab.gpubox.program, "run", "-d", "--gpus", "4", PROFILE, "sleep", "600"],
-        env=lab.gpubox.env,
-        cwd=lab.gpubox.cwd,
-        stderr=subprocess.PIPE,
-    )
+    process = lab.gpubox.begin("run", "-d", "--gpus", "4", PROFILE, "sleep", "600")
     wait_until(lambda: len(made_since(lab, begun)) == 5, what="its own box")
     process.send_signal(sent)
     assert process.wait(10) == code

@@ -169,7 +169,7 @@ def test_a_ci_job_ends_as_its_tests_do_and_keeps_the_report(
     lab.box("--gpus", "all")
     done = job(WAIT_FOR="1s")
     assert (done.returncode, done.stdout) == (125, b"")
-    assert b"held by" in done.stderr or b"mine" in done.stderr
+    assert b"none of 4 is free: GPU 0 mine" in done.stderr
 
 
 def test_the_readmes_sessions_are_what_gpubox_says(lab: Workstation) -> None:

@@ -61,6 +61,7 @@ def same_boxes(client: DockerClient, places: dict[str, str], drawn: dict[str, As
         own = max(len(it) for it in OWN_OPTIONS if it == tuple(box.words[: len(it)]))
         editors[key] = inprocess.gpubox("export", "devcontainer", *box.words[own:], *rest)
 
+    assert len(boxes) > len(drawn) / 2, "most are no mistakes"
     Path("compose.yaml").write_text(write(file), "utf-8")
     run(compose(), "create")
     for key, made in boxes.items():

@@ -21,11 +21,12 @@ from docker import DockerClient
 from lab import gpus
 from lab.engine import Kind, PrivateEngine
 from lab.images import STAND_IN, build_stand_in
+from lab.inspect import names
 from lab.program import Gpubox
 from lab.refusals import RefusingRegistry
 from lab.registry import Registry
+from lab.workstation import PROFILE
 
-PROFILE = "cuda8-cudnn5"
 OR_NO_GPU = "or run without a GPU: --gpus none"
 Done = subprocess.CompletedProcess[bytes]
 
@@ -58,11 +59,6 @@ def surroundings(gpubox: Gpubox, client: DockerClient) -> Iterator[None]:
     yield
     assert names(client) == ["thesis"]
     assert {path.name for path in gpubox.cwd.iterdir()} == {*files, "folder"}
-
-
-def names(client: DockerClient) -> list[str]:
-    """All containers, running or not, half-made ones too."""
-    return [str(box.name) for box in client.containers.list(all=True, ignore_removed=True)]
 
 
 def check(done: Done, row: Row, here: Path, *before: str) -> None:

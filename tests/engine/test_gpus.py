@@ -25,12 +25,20 @@ from lab.nvml import GIB, GPU_IS_LOST, MACHINES, Machine, Process
 from lab.program import Gpubox
 from lab.tmux import Window, window
 from lab.waiting import wait_until
-from lab.workstation import MACHINE, PROFILE, SOMEBODY, Workstation, outsider, program_of, using
+from lab.workstation import (
+    MACHINE,
+    PROFILE,
+    SOMEBODY,
+    UUIDS,
+    Workstation,
+    outsider,
+    program_of,
+    using,
+)
 
 ROW = [
     f"{index}    {card.uuid[:12]}  GeForce GTX 1080 Ti" for index, card in enumerate(MACHINE.cards)
 ]
-UUIDS = [card.uuid for card in MACHINE.cards]
 HEAD = "GPU  UUID          MODEL                MEMORY        UTIL  TEMP  STATE"
 CTRL_C, CTRL_Z = "\x03", "\x1a"
 

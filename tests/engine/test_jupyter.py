@@ -148,13 +148,7 @@ def test_an_image_that_switches_the_token_off_by_itself_is_stopped_too(
 def test_in_the_foreground_ctrl_c_stops_the_box(
     stable_engine: PrivateEngine, gpubox_lab: Gpubox, client: DockerClient
 ) -> None:
-    child = subprocess.Popen(
-        [gpubox_lab.program, "jupyter"],
-        env=gpubox_lab.env,
-        cwd=gpubox_lab.cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    child = gpubox_lab.begin("jupyter")
     assert child.stdout is not None
     assert child.stdout.readline().startswith(b"http://127.0.0.1:")
     child.send_signal(signal.SIGINT)

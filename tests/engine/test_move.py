@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
-import subprocess
-import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from docker import DockerClient
 
 from lab.engine import PrivateEngine
+from lab.moments import told
 from lab.waiting import wait_until
-from lab.workstation import MACHINE, PROFILE, SOMEBODY, Workstation, using
+from lab.workstation import BOX, MACHINE, PROFILE, SOMEBODY, UUIDS, Workstation, using
 
-UUIDS = [card.uuid for card in MACHINE.cards]
-BOX = f"{PROFILE}-root"
 SECRET = "hush-hush"
 
 
 def move(lab: Workstation, *words: str, box: str = BOX) -> tuple[int, str, str]:
-    done = lab.gpubox("move", box, *words, timeout=120)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def inspect(lab: Workstation, name: str) -> dict[str, Any]:
-    (found,) = json.loads(lab.docker("inspect", name))
-    return dict(found)
-
-
-def seen_in(lab: Workstation, box: str) -> list[str]:
-    listed = lab.docker("exec", box, "sh", "-c", "nvidia-smi -L || true").splitlines()
-    return [line.partition("UUID: ")[2].rstrip(")") for line in listed if "UUID" in line]
-
-
-def containers(lab: Workstation) -> list[str]:
-    return lab.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").splitlines()
-
-
-def images(lab: Workstation) -> set[str]:
-    return set(lab.docker("images", "-aq", "--no-trunc").split())
+    return lab.says("move", box, *words)
 
 
 def dangling(lab: Workstation) -> set[str]:
@@ -83,7 +59,7 @@ def test_a_moved_box_is_the_same_but_for_its_gpus(
     engine: PrivateEngine, lab: Workstation, tmp_path: Any
 ) -> None:
     (tmp_path / "data").mkdir()
-    before_images, before_volumes = images(lab), volumes(lab)
+    before_images, before_volumes = lab.images(), volumes(lab)
     lab.box(
         *("--gpus", "device=0", "-v", "/scratch", "-v", "named:/named", "--restart", "on-failure"),
         *("-v", f"{tmp_path}/data:/data:ro", "-p", "7000", "-e", f"MY_TOKEN={SECRET}"),
@@ -91,25 +67,25 @@ def test_a_moved_box_is_the_same_but_for_its_gpus(
     )
     wrote = "for it in /opt /scratch /named; do echo kept >$it/file; done"
     lab.docker("exec", BOX, "sh", "-c", f"mkdir -p /opt; {wrote}")
-    old, had = inspect(lab, BOX), volumes(lab)
+    old, had = lab.inspect(BOX), volumes(lab)
     code, out, err = move(lab, "--gpus", "1")
     assert (code, out) == (0, f"{BOX}\n"), err
     assert err == (
         f"moving {BOX} ends what runs in it (sleep 600) with its memory; its files and volumes"
         f" stay\n{BOX} runs on GPU 1 (of 4)\n"
     )
-    new = inspect(lab, BOX)
+    new = lab.inspect(BOX)
     assert new["Id"] != old["Id"]
     assert new["State"]["Running"]
     assert kept(new) == kept(old)
     assert new["Config"]["Labels"]["gpubox.gpus"] == UUIDS[1]
-    assert seen_in(lab, BOX) == UUIDS[1:2]
+    assert lab.seen_in(BOX) == UUIDS[1:2]
     said = lab.docker("exec", BOX, "cat", "/opt/file", "/scratch/file", "/named/file")
     assert said.split() == ["kept"] * 3
-    assert containers(lab) == [f"{BOX} running"]
+    assert lab.containers() == {BOX: "running"}
     assert volumes(lab) == had
-    (made,) = images(lab) - before_images
-    image = inspect(lab, made)
+    (made,) = lab.images() - before_images
+    image = lab.inspect(made)
     assert not image["RepoTags"]
     assert SECRET not in json.dumps(image)
     records = (lab.engine.folder / "data/image").glob("*/imagedb/content/sha256/*")
@@ -119,12 +95,12 @@ def test_a_moved_box_is_the_same_but_for_its_gpus(
     assert not any(mine.values())
     # again, stopped and started, and removed with what only it had
     assert move(lab, "--gpus", "2,3")[0] == 0
-    assert images(lab) - before_images == {inspect(lab, BOX)["Image"]}
+    assert lab.images() - before_images == {lab.inspect(BOX)["Image"]}
     lab.docker("stop", "-t", "0", BOX)
     lab.docker("start", BOX)
-    again = inspect(lab, BOX)
+    again = lab.inspect(BOX)
     assert kept(again) == kept(old)
-    assert seen_in(lab, BOX) == UUIDS[2:]
+    assert lab.seen_in(BOX) == UUIDS[2:]
     lab.docker("rm", "-fv", BOX)
     assert set(volumes(lab)) == {*before_volumes, "named"}
 
@@ -135,10 +111,10 @@ def test_a_box_is_in_its_networks_again(engine: PrivateEngine, lab: Workstation)
     try:
         lab.box("--gpus", "device=0", "--network", "lab")
         lab.docker("network", "connect", "more", BOX)
-        old = inspect(lab, BOX)
+        old = lab.inspect(BOX)
         code, _, err = move(lab, "--gpus", "1")
         assert code == 0, err
-        assert kept(inspect(lab, BOX)) == kept(old)
+        assert kept(lab.inspect(BOX)) == kept(old)
     finally:
         lab.docker("rm", "-f", BOX)
         lab.docker("network", "rm", "lab", "more")
@@ -149,36 +125,36 @@ def test_to_none_and_back(engine: PrivateEngine, lab: Workstation) -> None:
     code, _, err = move(lab, "--gpus", "none")
     assert code == 0, err
     assert err.endswith(f"{BOX} runs on no GPU\n")
-    assert "NVIDIA_VISIBLE_DEVICES=void" in inspect(lab, BOX)["Config"]["Env"]
-    assert inspect(lab, BOX)["Config"]["Labels"]["gpubox.gpus"] == "none"
+    assert "NVIDIA_VISIBLE_DEVICES=void" in lab.inspect(BOX)["Config"]["Env"]
+    assert lab.labels(BOX)["gpubox.gpus"] == "none"
     assert lab.states() == ["free"] * 4
     assert move(lab, "--gpus", "none") == (0, f"{BOX}\n", f"{BOX} has no GPU already\n")
     assert move(lab, "--gpus", "device=3")[0] == 0
-    assert seen_in(lab, BOX) == UUIDS[3:]
-    assert "NVIDIA_VISIBLE_DEVICES=void" not in inspect(lab, BOX)["Config"]["Env"]
+    assert lab.seen_in(BOX) == UUIDS[3:]
+    assert "NVIDIA_VISIBLE_DEVICES=void" not in lab.inspect(BOX)["Config"]["Env"]
     assert lab.states() == ["free"] * 3 + ["mine, idle now"]
 
 
 def test_its_own_gpu_is_kept_only_where_it_wants_another_number(lab: Workstation) -> None:
     lab.box("--gpus", "device=1")
     lab.on(using(MACHINE, None, lab.pid(BOX)))
-    before = inspect(lab, BOX)["Id"]
+    before = lab.inspect(BOX)["Id"]
     code, _, err = move(lab, "--gpus", "device=1")
     assert (code, err) == (0, f"{BOX} has GPU 1 already\n")
-    assert inspect(lab, BOX)["Id"] == before
+    assert lab.inspect(BOX)["Id"] == before
     code, _, err = move(lab, "--gpus", "2")
     assert code == 0
     assert "with its memory, 2.0 GiB on GPUs; its files" in err
-    assert inspect(lab, BOX)["Config"]["Labels"]["gpubox.gpus"] == f"{UUIDS[0]},{UUIDS[1]}"
+    assert lab.labels(BOX)["gpubox.gpus"] == f"{UUIDS[0]},{UUIDS[1]}"
     lab.on(MACHINE)
     assert move(lab, "--gpus", "2")[0] == 0
-    assert inspect(lab, BOX)["Config"]["Labels"]["gpubox.gpus"] == f"{UUIDS[2]},{UUIDS[3]}"
+    assert lab.labels(BOX)["gpubox.gpus"] == f"{UUIDS[2]},{UUIDS[3]}"
 
 
 def test_gpus_that_others_have_are_refused_and_the_box_runs_on(lab: Workstation) -> None:
     lab.box("--gpus", "device=0")
     theirs = lab.box("--gpus", "1,2,3", uid=SOMEBODY)
-    before = inspect(lab, BOX)
+    before = lab.inspect(BOX)
     code, out, err = move(lab, "--gpus", "device=1")
     assert (code, out) == (1, "")
     assert err.startswith(f"gpubox: GPU 1 is held by nobody ({theirs})\n")
@@ -186,12 +162,15 @@ def test_gpus_that_others_have_are_refused_and_the_box_runs_on(lab: Workstation)
     assert code == 1
     assert "none of 4 is free" in err
     assert "GPU 0 is the box's own" in err
-    assert inspect(lab, BOX) == before
-    threading.Timer(2, lambda: lab.docker("stop", "-t", "0", theirs)).start()
-    code, _, err = move(lab, "--gpus", "1", "--wait")
-    assert code == 0
-    assert err.startswith("waiting: 1 GPU is wanted, and none of 4 is free")
-    assert err.endswith(f"{BOX} runs on GPU 1 (of 4)\n")
+    assert lab.inspect(BOX) == before
+    with lab.gpubox.begin("move", BOX, "--gpus", "1", "--wait") as mover:
+        assert mover.stderr
+        said = mover.stderr.readline()
+        assert said.startswith(b"waiting: 1 GPU is wanted, and none of 4 is free")
+        lab.docker("stop", "-t", "0", theirs)
+        _, rest = mover.communicate(timeout=60)
+    assert mover.returncode == 0
+    assert rest.decode().endswith(f"{BOX} runs on GPU 1 (of 4)\n")
 
 
 def test_only_a_running_box_of_ones_own_is_moved(lab: Workstation) -> None:
@@ -203,7 +182,7 @@ def test_only_a_running_box_of_ones_own_is_moved(lab: Workstation) -> None:
         "  another person's box is not touched without --owner NAME and its full name\n"
     )
     assert move(lab, "--gpus", "1", "--owner", "nobody", box=theirs)[0] == 0
-    assert inspect(lab, theirs)["Config"]["Labels"]["gpubox.owner"] == "nobody"
+    assert lab.labels(theirs)["gpubox.owner"] == "nobody"
     lab.box("--gpus", "none")
     code, _, err = move(lab, "--gpus", "1", box="cuda8-cudnn5-rot")
     assert (code, err) == (2, f"gpubox: no box 'cuda8-cudnn5-rot'\n  did you mean '{BOX}'?\n")
@@ -214,13 +193,13 @@ def test_only_a_running_box_of_ones_own_is_moved(lab: Workstation) -> None:
     assert err.endswith(f"start it first: gpubox start {BOX}\n")
     lab.box("--gpus", "none", "--rm", "--name", "gone-with-it")
     assert "--rm" in move(lab, "--gpus", "1", box="gone-with-it")[2]
-    assert f"{BOX} exited" in containers(lab)
+    assert lab.containers()[BOX] == "exited"
 
 
 def test_a_start_that_fails_leaves_the_old_box_running(lab: Workstation) -> None:
     lab.box("--gpus", "none")
     lab.docker("exec", BOX, "sh", "-c", "echo kept >/file")
-    before, had = inspect(lab, BOX), images(lab)
+    before, had = lab.inspect(BOX), lab.images()
     refusal = lab.engine.folder / "refusal"
     refusal.write_text("nvidia-container-cli: initialization error: nvml error: driver not loaded")
     try:
@@ -229,81 +208,66 @@ def test_a_start_that_fails_leaves_the_old_box_running(lab: Workstation) -> None
         refusal.unlink()
     assert (code, out) == (1, "")
     assert f"{BOX} was started again" in err
-    assert inspect(lab, BOX)["Id"] == before["Id"]
-    assert kept(inspect(lab, BOX)) == kept(before)
-    assert containers(lab) == [f"{BOX} running"]
-    assert images(lab) == had
+    assert lab.inspect(BOX)["Id"] == before["Id"]
+    assert kept(lab.inspect(BOX)) == kept(before)
+    assert lab.containers() == {BOX: "running"}
+    assert lab.images() == had
     assert lab.docker("exec", BOX, "cat", "/file") == "kept"
+
+
+# what the engine tells of a move, in its order
+MOMENTS = (
+    *(f"update {BOX}", f"kill {BOX}", f"die {BOX}", f"commit {BOX}", f"create {BOX}-moving"),
+    *(f"start {BOX}-moving", f"destroy {BOX}", f"rename {BOX}"),
+)
 
 
 @pytest.mark.parametrize("strikes", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_at_any_moment_leaves_one_whole_box(
-    engine: PrivateEngine, lab: Workstation, strikes: signal.Signals
+    engine: PrivateEngine, lab: Workstation, client: DockerClient, strikes: signal.Signals
 ) -> None:
-    chance = random.Random(strikes)
     lab.box("--gpus", "device=0", "-v", "/scratch")
     lab.docker("exec", BOX, "sh", "-c", "echo kept | tee /file /scratch/file")
-    had, unnamed = volumes(lab), dangling(lab)
-    for _ in range(8):
-        before = inspect(lab, BOX)
-        process = subprocess.Popen(
-            [lab.gpubox.program, "move", BOX, "--gpus", "1"],
-            env=lab.gpubox.env,
-            cwd=lab.gpubox.cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        time.sleep(chance.uniform(0.4, 1.6))
-        process.send_signal(strikes)
-        _, err = process.communicate(timeout=60)
-        wait_until(lambda: containers(lab) == [f"{BOX} running"], 5, what=f"one box: {err!r}")
-        after = inspect(lab, BOX)
+    had, unnamed, brought_back = volumes(lab), dangling(lab), set[str]()
+    for moment in MOMENTS:
+        before = lab.inspect(BOX)
+        with told(client, moment) as wait, lab.gpubox.begin("move", BOX, "--gpus", "1") as process:
+            wait()
+            process.send_signal(strikes)
+            _, err = process.communicate(timeout=60)
+        wait_until(lambda: lab.containers() == {BOX: "running"}, 5, what="one box")
+        after = lab.inspect(BOX)
         assert after["HostConfig"]["RestartPolicy"]["Name"] in ("", "no")
         if after["Id"] == before["Id"]:
             assert process.returncode in (130, -strikes, 128 + strikes), err
+            if after["State"]["StartedAt"] != before["State"]["StartedAt"]:
+                brought_back.add(moment)
         assert lab.docker("exec", BOX, "cat", "/file", "/scratch/file").split() == ["kept"] * 2
-        assert seen_in(lab, BOX) == [after["Config"]["Labels"]["gpubox.gpus"]]
+        assert lab.seen_in(BOX) == [after["Config"]["Labels"]["gpubox.gpus"]]
         assert volumes(lab) == had
-    assert dangling(lab) - unnamed <= {inspect(lab, BOX)["Image"]}
+    assert {*MOMENTS[:4]} <= brought_back <= {*MOMENTS[:5]}
+    assert dangling(lab) - unnamed <= {lab.inspect(BOX)["Image"]}
 
 
 def test_of_several_who_move_a_box_at_once_one_does_at_most(lab: Workstation) -> None:
     lab.box("--gpus", "device=0")
     lab.docker("exec", BOX, "sh", "-c", "echo kept >/file")
-    movers = [
-        subprocess.Popen(
-            [lab.gpubox.program, "move", BOX, "--gpus", f"device={gpu}"],
-            env=lab.gpubox.env,
-            cwd=lab.gpubox.cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for gpu in (1, 2, 3)
-    ]
+    movers = [lab.gpubox.begin("move", BOX, "--gpus", f"device={gpu}") for gpu in (1, 2, 3)]
     said = [mover.communicate(timeout=120)[1] for mover in movers]
     assert [mover.returncode for mover in movers].count(0) <= 1, said
-    assert containers(lab) == [f"{BOX} running"], said
+    assert lab.containers() == {BOX: "running"}, said
     assert lab.docker("exec", BOX, "cat", "/file") == "kept"
-    assert seen_in(lab, BOX) == [inspect(lab, BOX)["Config"]["Labels"]["gpubox.gpus"]]
+    assert lab.seen_in(BOX) == [lab.labels(BOX)["gpubox.gpus"]]
 
 
 def test_its_claim_lasts_while_its_files_take_long(lab: Workstation) -> None:
     """Starters in between find both the old GPU and the new one taken."""
     lab.box("--gpus", "device=0", "--name", "slow-one")
     lab.docker("exec", "slow-one", "sh", "-c", "head -c 600000000 /dev/urandom >/file")
-    process = subprocess.Popen(
-        [lab.gpubox.program, "move", "slow-one", "--gpus", "device=1"],
-        env=lab.gpubox.env,
-        cwd=lab.gpubox.cwd,
-        stderr=subprocess.PIPE,
-    )
-    wait_until(lambda: "slow-one exited" in containers(lab), what="the old box's end")
+    process = lab.gpubox.begin("move", "slow-one", "--gpus", "device=1")
+    wait_until(lambda: lab.containers()["slow-one"] == "exited", what="the old box's end")
     others = [lab.gpubox("run", "-d", PROFILE, "sleep", "600", timeout=120) for _ in range(3)]
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    taken = [it["gpubox.gpus"] for it in map(labels_of(lab), lab.docker("ps", "-q").split())]
-    assert len(taken) == len(set(taken)), [it.stderr for it in others]
-
-
-def labels_of(lab: Workstation) -> Callable[[str], dict[str, str]]:
-    return lambda box: dict(inspect(lab, box)["Config"]["Labels"])
+    taken = [lab.labels(box)["gpubox.gpus"] for box in lab.docker("ps", "-q").split()]
+    assert len(taken) == len(set(taken)) > 1, [it.stderr for it in others]

@@ -21,6 +21,7 @@ from lab.engine import Kind, Network, PrivateEngine
 from lab.images import build_stand_in
 from lab.program import Gpubox
 from lab.tmux import window
+from lab.workstation import PROFILE
 
 WAYS: dict[str, tuple[Kind, Network]] = {
     "tcp": ("stable", "tcp"),
@@ -28,7 +29,6 @@ WAYS: dict[str, tuple[Kind, Network]] = {
     "newer-tls": ("cdi", "tls"),
 }
 CTRL_C, DETACH = "\x03", "\x10\x11"
-PROFILE = "cuda8-cudnn5"
 RUN = ("run", "--rm", "--gpus", "none")
 
 

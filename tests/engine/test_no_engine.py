@@ -17,8 +17,8 @@ import pytest
 
 from lab.engine import PrivateEngine
 from lab.program import Gpubox
+from lab.workstation import PROFILE
 
-PROFILE = "cuda8-cudnn5"
 SECONDS = 10  # to the first answer of an engine
 STRANGER = 65534
 

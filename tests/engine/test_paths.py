@@ -18,8 +18,8 @@ import pytest
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN, build_stand_in
 from lab.program import Gpubox
+from lab.workstation import PROFILE
 
-PROFILE = "cuda8-cudnn5"
 UID, GROUP = "12345", "54321"
 USERS = {
     "root": (),

@@ -20,12 +20,12 @@ from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN, build_stand_in
+from lab.inspect import names
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.waiting import wait_until
+from lab.workstation import BOX, PROFILE
 
-PROFILE = "cuda8-cudnn5"
-NAME = "cuda8-cudnn5-root"  # the profile, and who runs these tests
 CTRL_C, DETACH = "\x03", "\x10\x11"
 SECONDS = 60
 DONE = subprocess.CompletedProcess[bytes]
@@ -48,18 +48,6 @@ def said(done: DONE, code: int = 125) -> str:
     assert "the engine says" not in text
     assert text.count("\n") == 2
     return text
-
-
-def names(client: DockerClient) -> list[str]:
-    """All containers, running or not, half-made ones too."""
-    return [str(box.name) for box in client.containers.list(all=True, ignore_removed=True)]
-
-
-def begun(gpubox: Gpubox, *words: str) -> subprocess.Popen[bytes]:
-    """gpubox as a child with pipes, to be spoken to while it runs."""
-    pipe = subprocess.PIPE
-    command = [str(gpubox.program), *words]
-    return subprocess.Popen(command, env=gpubox.env, cwd=gpubox.cwd, stdout=pipe, stderr=pipe)
 
 
 # GPUs ------------------------------------------------------------------------------------------
@@ -105,7 +93,7 @@ def test_the_exit_code_of_a_command_that_ends_at_once_is_right(
     for code in (0, 7):
         done = gpubox("run", *rm, PROFILE, "sh", "-c", f"exit {code}")
         assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
-    assert sorted(names(client)) == ([] if rm else [NAME, f"{NAME}-2"])
+    assert sorted(names(client)) == ([] if rm else [BOX, f"{BOX}-2"])
 
 
 def test_after_rm_the_same_name_is_free_at_once(gpubox: Gpubox, client: DockerClient) -> None:
@@ -201,7 +189,7 @@ def test_the_end_of_the_input_is_told_and_the_answer_still_comes(gpubox: Gpubox)
 
 def test_a_signal_is_the_boxs_to_answer(gpubox: Gpubox) -> None:
     script = "trap 'echo caught; exit 43' TERM; echo ready; while :; do sleep .05; done"
-    with begun(gpubox, "run", PROFILE, "sh", "-c", script) as child:
+    with gpubox.begin("run", PROFILE, "sh", "-c", script) as child:
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(signal.SIGTERM)
@@ -211,7 +199,7 @@ def test_a_signal_is_the_boxs_to_answer(gpubox: Gpubox) -> None:
 
 def test_with_an_init_a_command_that_minds_no_signal_ends_by_it(gpubox: Gpubox) -> None:
     script = "cat /proc/1/comm; exec sleep 600"
-    with begun(gpubox, "run", "--rm", PROFILE, "sh", "-c", script) as child:
+    with gpubox.begin("run", "--rm", PROFILE, "sh", "-c", script) as child:
         assert child.stdout
         assert child.stdout.readline() == b"podman-init\n"
         child.send_signal(signal.SIGINT)
@@ -219,7 +207,7 @@ def test_with_an_init_a_command_that_minds_no_signal_ends_by_it(gpubox: Gpubox) 
 
 
 def test_a_reader_that_has_enough_ends_both_sides(gpubox: Gpubox, client: DockerClient) -> None:
-    with begun(gpubox, "run", PROFILE, "yes") as child:
+    with gpubox.begin("run", PROFILE, "yes") as child:
         assert child.stdout and child.stderr
         assert child.stdout.readline() == b"y\n"
         child.stdout.close()
@@ -265,7 +253,7 @@ def test_a_shell_in_a_box_is_as_ones_own_and_the_terminal_is_itself_afterwards(
     shell.expect_exact("/ # ")
     shell.sendline("echo $?; exit 7")
     shell.expect_exact("130")
-    shell.expect_exact(f"{NAME} is kept")
+    shell.expect_exact(f"{BOX} is kept")
     shell.expect_exact("left 7")
     assert settings(shell) == before
     assert client.containers.list() == []
@@ -279,10 +267,10 @@ def test_the_detach_keys_leave_the_box_running(
     shell.sendline(f"{gpubox.program} run {PROFILE}; echo left $?")
     shell.expect_exact("/ # ")
     shell.send(DETACH)
-    shell.expect_exact(f"{NAME} runs on")
+    shell.expect_exact(f"{BOX} runs on")
     shell.expect_exact("left 0")
     assert settings(shell) == before
-    assert client.containers.get(NAME).status == "running"
+    assert client.containers.get(BOX).status == "running"
 
 
 def test_a_podman_that_dies_gives_the_terminal_back_and_is_said_so(
@@ -303,7 +291,7 @@ def test_a_podman_that_dies_gives_the_terminal_back_and_is_said_so(
 def test_detached_boxes_get_the_next_name_and_are_listed_the_latest_first(
     gpubox: Gpubox, client: DockerClient
 ) -> None:
-    boxes = [NAME, f"{NAME}-2", f"{NAME}-3"]
+    boxes = [BOX, f"{BOX}-2", f"{BOX}-3"]
     for name in boxes:
         done = gpubox("run", "-d", PROFILE)
         assert (done.returncode, done.stdout) == (0, f"{name}\n".encode())
@@ -313,7 +301,7 @@ def test_detached_boxes_get_the_next_name_and_are_listed_the_latest_first(
     assert {box["name"]: box["state"] for box in listed} == dict.fromkeys(boxes, "running")
     created = [box["created"] for box in listed]
     assert created == sorted(created, reverse=True)
-    client.containers.get(NAME).kill()
+    client.containers.get(BOX).kill()
     assert sorted(gpubox("ps", "-q").stdout.decode().split()) == boxes[1:]
     assert sorted(gpubox("ps", "-a", "-q").stdout.decode().split()) == boxes
 
@@ -329,18 +317,18 @@ def test_a_chosen_name_that_is_taken_is_an_error_and_nothing_stays(
 
 def test_a_box_lives_as_on_docker(gpubox: Gpubox, shell: Any) -> None:
     gpubox("run", "-d", PROFILE)
-    done = gpubox("enter", NAME, "sh", "-c", "echo kept >/root/note; echo err >&2; exit 7")
+    done = gpubox("enter", BOX, "sh", "-c", "echo kept >/root/note; echo err >&2; exit 7")
     assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"err\n")
-    assert gpubox("enter", NAME, "nvdia-smi").returncode == 127
-    assert gpubox("enter", "-i", NAME, "cat", stdin=b"in").stdout == b"in"
+    assert gpubox("enter", BOX, "nvdia-smi").returncode == 127
+    assert gpubox("enter", "-i", BOX, "cat", stdin=b"in").stdout == b"in"
     for words, told in {
-        ("stop", "-t", "0"): f"{NAME} is stopped\n",
-        ("start",): f"{NAME} runs\n",
-        ("restart", "-t", "0"): f"{NAME} runs, started anew\n",
+        ("stop", "-t", "0"): f"{BOX} is stopped\n",
+        ("start",): f"{BOX} runs\n",
+        ("restart", "-t", "0"): f"{BOX} runs, started anew\n",
     }.items():
-        assert gpubox(*words, NAME).stderr.decode() == told
-    assert b"/ #" in gpubox("logs", NAME).stdout
-    gpubox("stop", "-t", "0", NAME)
+        assert gpubox(*words, BOX).stderr.decode() == told
+    assert b"/ #" in gpubox("logs", BOX).stdout
+    gpubox("stop", "-t", "0", BOX)
     shell.sendline(f"{gpubox.program} enter; echo left $?")
     shell.expect_exact("/ # ")
     shell.sendline("cat /root/no''te; exit 3")
@@ -349,7 +337,7 @@ def test_a_box_lives_as_on_docker(gpubox: Gpubox, shell: Any) -> None:
     (box,) = json.loads(gpubox("ps", "-a", "--json").stdout)
     assert (box["state"], box["exit_code"]) == ("exited", 3)
     assert re.fullmatch(r"stopped .* ago, exit 3", box["status"])
-    assert gpubox("rm", NAME).stderr.decode() == f"{NAME} is removed\n"
+    assert gpubox("rm", BOX).stderr.decode() == f"{BOX} is removed\n"
 
 
 def test_a_port_is_published_on_loopback_and_answers(
@@ -360,10 +348,10 @@ def test_a_port_is_published_on_loopback_and_answers(
     where = re.search(r"listens on (127\.0\.0\.1:(\d+))\n", done.stderr.decode())
     assert where, done.stderr
     url = f"http://{where[1]}/name"
-    assert wait_until(lambda: podman.fetch(url), SECONDS) == f"{NAME}\n"
+    assert wait_until(lambda: podman.fetch(url), SECONDS) == f"{BOX}\n"
     text = said(gpubox("run", "-p", f"{where[2]}:80", PROFILE, "true"))
-    assert f"port {where[2]} is taken by root's box {NAME}" in text
-    assert names(client) == [NAME]
+    assert f"port {where[2]} is taken by root's box {BOX}" in text
+    assert names(client) == [BOX]
 
 
 def test_a_mount_is_read_only_and_says_so(gpubox: Gpubox) -> None:

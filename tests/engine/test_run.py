@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from docker import DockerClient
 
 from lab.engine import Kind, PrivateEngine
 from lab.images import STAND_IN, build_stand_in
+from lab.inspect import names
 from lab.program import Gpubox
 from lab.waiting import wait_until
+from lab.workstation import BOX, PROFILE
 
-PROFILE = "cuda8-cudnn5"
-NAME = "cuda8-cudnn5-root"  # the profile, and who runs these tests
 NO_GPU = ("--gpus", "none")  # so that there is nothing to say of them
 DONE = subprocess.CompletedProcess[bytes]
 
@@ -39,29 +38,6 @@ def said(done: DONE) -> str:
 def gpus_in(listing: bytes) -> list[str]:
     """The UUIDs in `nvidia-smi -L`'s answer."""
     return re.findall(r"UUID: (\S+)\)", listing.decode())
-
-
-def names(client: DockerClient) -> list[str]:
-    """All containers, running or not, half-made ones too."""
-    return [str(box.name) for box in client.containers.list(all=True, ignore_removed=True)]
-
-
-@contextmanager
-def begun(gpubox: Gpubox, *words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """gpubox as a child with pipes, to be spoken to while it runs."""
-    with subprocess.Popen(
-        [gpubox.program, *words],
-        env=gpubox.env,
-        cwd=gpubox.cwd,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as child:
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                child.kill()
 
 
 # GPUs ------------------------------------------------------------------------------------------
@@ -272,7 +248,7 @@ def test_a_signal_is_the_boxs_to_answer(
     engine: PrivateEngine, gpubox: Gpubox, sent: signal.Signals
 ) -> None:
     script = f"trap 'echo caught; exit 43' {sent.name[3:]}; echo ready; while :; do sleep .05; done"
-    with begun(gpubox, "run", *NO_GPU, PROFILE, "sh", "-c", script) as child:
+    with gpubox.begin("run", *NO_GPU, PROFILE, "sh", "-c", script) as child:
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(sent)
@@ -284,7 +260,7 @@ def test_a_signal_is_the_boxs_to_answer(
 def test_a_command_that_minds_no_signal_ends_by_it(
     engine: PrivateEngine, gpubox: Gpubox, sent: signal.Signals, code: int
 ) -> None:
-    with begun(gpubox, "run", PROFILE, "sh", "-c", "echo ready; exec sleep 600") as child:
+    with gpubox.begin("run", PROFILE, "sh", "-c", "echo ready; exec sleep 600") as child:
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(sent)
@@ -295,7 +271,7 @@ def test_the_third_interrupt_ends_gpubox_whatever_the_box_does(
     gpubox: Gpubox, client: DockerClient
 ) -> None:
     script = "trap 'echo no' INT; echo ready; while :; do sleep .05; done"
-    with begun(gpubox, "run", *NO_GPU, PROFILE, "sh", "-c", script) as child:
+    with gpubox.begin("run", *NO_GPU, PROFILE, "sh", "-c", script) as child:
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         for _ in range(2):
@@ -303,13 +279,13 @@ def test_the_third_interrupt_ends_gpubox_whatever_the_box_does(
             assert child.stdout.readline() == b"no\n"
         child.send_signal(signal.SIGINT)
         assert child.wait(20) == 128 + signal.SIGINT
-    assert client.containers.get(NAME).status == "running"
+    assert client.containers.get(BOX).status == "running"
 
 
 def test_a_reader_that_has_enough_ends_both_sides(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
-    with begun(gpubox, "run", *NO_GPU, PROFILE, "yes") as child:
+    with gpubox.begin("run", *NO_GPU, PROFILE, "yes") as child:
         assert child.stdout and child.stderr
         assert child.stdout.readline() == b"y\n"
         child.stdout.close()
@@ -325,8 +301,8 @@ def test_detached_prints_the_name_and_the_command_runs(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
     done = gpubox("run", "-d", PROFILE, "sh", "-c", "echo hello; exec sleep 600")
-    assert (done.returncode, done.stdout) == (0, f"{NAME}\n".encode())
-    box = client.containers.get(NAME)
+    assert (done.returncode, done.stdout) == (0, f"{BOX}\n".encode())
+    box = client.containers.get(BOX)
     assert box.status == "running"
     wait_until(lambda: box.logs() == b"hello\n", 10)
 
@@ -335,9 +311,9 @@ def test_detached_without_a_command_keeps_a_shell_alive(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
     done = gpubox("run", "-d", PROFILE)
-    assert (done.returncode, done.stdout) == (0, f"{NAME}\n".encode())
-    assert NAME in done.stderr.decode()  # how to enter it
-    box = client.containers.get(NAME)
+    assert (done.returncode, done.stdout) == (0, f"{BOX}\n".encode())
+    assert BOX in done.stderr.decode()  # how to enter it
+    box = client.containers.get(BOX)
     connection: Any = box.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
     connection._sock.sendall(b"echo $((6*7)) >/tmp/answer\n")
     wait_until(lambda: box.exec_run(["cat", "/tmp/answer"]).output == b"42\n", 10)
@@ -353,9 +329,9 @@ def test_a_second_box_of_a_profile_gets_the_next_name(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
     printed = [gpubox("run", "-d", PROFILE, "sleep", "600").stdout.decode() for _ in range(3)]
-    assert printed == [f"{NAME}\n", f"{NAME}-2\n", f"{NAME}-3\n"]
-    inside = client.containers.get(f"{NAME}-2").exec_run(["hostname"]).output
-    assert inside == f"{NAME}-2\n".encode()
+    assert printed == [f"{BOX}\n", f"{BOX}-2\n", f"{BOX}-3\n"]
+    inside = client.containers.get(f"{BOX}-2").exec_run(["hostname"]).output
+    assert inside == f"{BOX}-2\n".encode()
 
 
 @pytest.mark.parametrize("detach", [["-d"], []], ids=["detached", "foreground"])
@@ -380,7 +356,7 @@ def test_after_rm_the_same_name_is_free_at_once(
 
 def test_without_rm_a_box_that_has_ended_is_kept(gpubox: Gpubox, client: DockerClient) -> None:
     gpubox("run", PROFILE, "sh", "-c", "echo done >/tmp/result")
-    assert names(client) == [NAME]
+    assert names(client) == [BOX]
 
 
 # Failed starts ---------------------------------------------------------------------------------
@@ -390,7 +366,7 @@ def test_ports_are_published_on_loopback_only_and_said(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
     done = gpubox("run", "-d", "-p", "80", PROFILE, "sleep", "600")
-    bound = client.containers.get(NAME).attrs["NetworkSettings"]["Ports"]["80/tcp"]
+    bound = client.containers.get(BOX).attrs["NetworkSettings"]["Ports"]["80/tcp"]
     assert [port["HostIp"] for port in bound] == ["127.0.0.1"]
     assert f"127.0.0.1:{bound[0]['HostPort']}" in done.stderr.decode()
 
@@ -516,7 +492,7 @@ def test_a_box_carries_what_gpubox_knows_of_it(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient
 ) -> None:
     gpubox("run", "--gpus", "1,3", "-d", PROFILE, "sleep", "600")
-    labels = client.containers.get(NAME).labels
+    labels = client.containers.get(BOX).labels
     assert {key: value for key, value in labels.items() if key.startswith("gpubox.")} == {
         "gpubox.profile": PROFILE,
         "gpubox.owner": "root",
@@ -533,11 +509,11 @@ def test_ps_lists_the_boxes_that_run_and_no_foreign_container(
     client.containers.run(STAND_IN, ["sleep", "600"], name="foreign", detach=True)
     gpubox("run", PROFILE, "true")  # has ended
     gpubox("run", "-d", "--gpus", "device=1", "-p", "80", PROFILE, "sleep", "600")
-    assert gpubox("ps", "-q").stdout.decode() == f"{NAME}-2\n"
-    assert gpubox("ps", "-a", "-q").stdout.decode() == f"{NAME}-2\n{NAME}\n"
+    assert gpubox("ps", "-q").stdout.decode() == f"{BOX}-2\n"
+    assert gpubox("ps", "-a", "-q").stdout.decode() == f"{BOX}-2\n{BOX}\n"
     head, row = gpubox("ps").stdout.decode().splitlines()
     assert head.split() == ["NAME", "PROFILE", "OWNER", "GPUS", "PORTS", "STATUS", "FOLDER"]
-    assert row.split()[:3] == [f"{NAME}-2", PROFILE, "root"]
+    assert row.split()[:3] == [f"{BOX}-2", PROFILE, "root"]
     assert str(gpubox.cwd) in row and "127.0.0.1:" in row
     assert "foreign" not in gpubox("ps", "-a").stdout.decode()
 
@@ -548,10 +524,10 @@ def test_ps_gives_the_same_as_json(
     assert json.loads(gpubox("ps", "--json").stdout) == []
     gpubox("run", "-d", "--gpus", "none", PROFILE, "sleep", "600")
     (box,) = json.loads(gpubox("ps", "--json").stdout)
-    expected = {"name": NAME, "profile": PROFILE, "owner": "root", "kind": "command"}
+    expected = {"name": BOX, "profile": PROFILE, "owner": "root", "kind": "command"}
     expected |= {"gpus": "none", "state": "running", "folder": str(gpubox.cwd), "image": STAND_IN}
     assert box.items() >= expected.items()
-    assert box["id"] == client.containers.get(NAME).id
+    assert box["id"] == client.containers.get(BOX).id
 
 
 def test_ps_without_a_box_says_so_and_is_no_failure(gpubox: Gpubox) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import shlex
 import signal
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pexpect
 import pytest
@@ -20,12 +16,12 @@ from docker import DockerClient
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN
 from lab.machine import free_port
+from lab.moments import told
 from lab.nvml import Machine
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
-from lab.workstation import PROFILE, SOMEBODY, Workstation
+from lab.workstation import BOX, PROFILE, SOMEBODY, Workstation
 
-BOX = f"{PROFILE}-root"
 SECRET = "hush-hush-hush"
 PROFILES = ".config/gpubox/profiles.d"
 
@@ -45,11 +41,6 @@ def lab(
         client.images.remove(str(image.id), force=True)
 
 
-def call(lab: Workstation, *words: str, **env: str) -> tuple[int, str, str]:
-    done = lab.gpubox(*words, env=env, timeout=120)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
 def files(lab: Workstation) -> list[str]:
     """All that is in profiles.d, drafts too."""
     folder = lab.gpubox.home / PROFILES
@@ -60,18 +51,9 @@ def profile(lab: Workstation, name: str) -> str:
     return (lab.gpubox.home / PROFILES / f"{name}.yaml").read_text("utf-8")
 
 
-def images(lab: Workstation) -> set[str]:
-    return set(lab.docker("images", "-aq", "--no-trunc").split())
-
-
-def inspect(lab: Workstation, name: str) -> dict[str, Any]:
-    (found,) = json.loads(lab.docker("inspect", name))
-    return dict(found)
-
-
 def line(lab: Workstation, *words: str, **env: str) -> list[str]:
     """The words of a start's `docker run` line, but for what tells one box from the next."""
-    code, out, err = call(lab, "run", "--dry-run", "-d", *words, **env)
+    code, out, err = lab.says("run", "--dry-run", "-d", *words, **env)
     assert code == 0, err
     printed = shlex.split(out)
     for option in ("--name", "--pull", "--hostname"):
@@ -115,34 +97,34 @@ def test_the_saved_profile_starts_the_same_box_with_the_same_files(
     words = [re.sub("DATA|PORT", lambda it: meant[it[0]], word) for word in BOXES[name]]
     env = {"MY_TOKEN": SECRET, "INHERITED": "the caller's"}
     before = line(lab, *words, **env)
-    assert call(lab, "run", "-d", *words, **env)[0] == 0
+    assert lab.says("run", "-d", *words, **env)[0] == 0
     lab.docker("exec", "-u", "0", BOX, "sh", "-c", "echo kept >/opt-file")
     if "a command" not in name:  # one that runs, one that is stopped
         lab.docker("stop", "-t", "0", BOX)
-    was = inspect(lab, BOX)
-    code, out, err = call(lab, "save", BOX, "mine", **env)
+    was = lab.inspect(BOX)
+    code, out, err = lab.says("save", BOX, "mine", **env)
     assert (code, out) == (0, "mine\n"), err
     assert err.endswith("start one like it: gpubox run mine\n")
-    after = inspect(lab, BOX)
+    after = lab.inspect(BOX)
     assert (after["Id"], after["State"]) == (was["Id"], was["State"])
     assert files(lab) == ["mine.yaml"]
 
     lab.docker("rm", "-fv", BOX)
     assert line(lab, "mine", **env) == before
-    assert call(lab, "run", "-d", "mine", **env)[0] == 0
+    assert lab.says("run", "-d", "mine", **env)[0] == 0
     lab.docker("start", "mine-root")  # which has ended, perhaps
     assert lab.docker("cp", "mine-root:/opt-file", "-")
     # what the image came from stays what it is: a shell, and nobody's user
-    assert call(lab, "run", "--gpus", "none", "root/mine", "cat", "/opt-file")[1] == "kept\n"
+    assert lab.says("run", "--gpus", "none", "root/mine", "cat", "/opt-file")[1] == "kept\n"
 
 
 def test_a_saved_box_has_no_secret_no_claim_and_says_what_is_left_behind(
     engine: PrivateEngine, lab: Workstation, tmp_path: Path
 ) -> None:
-    had = images(lab)
+    had = lab.images()
     words = ("--gpus", "2", "-e", f"MY_TOKEN={SECRET}", "-v", "/scratch", "-v", "named:/named")
     lab.box(*words, "-e", f"PROXY=http://anna:{SECRET}@proxy")
-    code, _, err = call(lab, "save", BOX, "mine")
+    code, _, err = lab.says("save", BOX, "mine")
     assert code == 0, err
     assert err.splitlines()[:4] == [
         "not saved, and taken from your environment: MY_TOKEN, PROXY",
@@ -151,8 +133,8 @@ def test_a_saved_box_has_no_secret_no_claim_and_says_what_is_left_behind(
         f" docker cp {BOX}:/scratch . takes its files out",
         f"{BOX} is paused while its files are copied",
     ]
-    (made,) = images(lab) - had  # and nothing else
-    image = inspect(lab, made)
+    (made,) = lab.images() - had  # and nothing else
+    image = lab.inspect(made)
     assert (image["RepoTags"], image["Author"]) == (["root/mine:latest"], "root")
     ours = {key: text for key, text in image["Config"]["Labels"].items() if "gpubox." in key}
     assert ours and not any(ours.values())
@@ -165,14 +147,14 @@ def test_a_saved_box_has_no_secret_no_claim_and_says_what_is_left_behind(
     assert not [it for it in records if SECRET in it.read_text()]
     # who runs it by docker makes no box of it
     lab.docker("run", "-d", "--name", "foreign", "root/mine", "sleep", "600")
-    assert call(lab, "ps", "-q")[1] == f"{BOX}\n"
+    assert lab.says("ps", "-q")[1] == f"{BOX}\n"
 
 
 def test_what_was_saved_is_replaced_after_a_yes_and_gone_then(lab: Workstation) -> None:
     lab.box("--gpus", "none")
-    assert call(lab, "save", BOX, "mine")[0] == 0
-    had, text = images(lab), profile(lab, "mine")
-    code, _, err = call(lab, "save", BOX, "mine")
+    assert lab.says("save", BOX, "mine")[0] == 0
+    had, text = lab.images(), profile(lab, "mine")
+    code, _, err = lab.says("save", BOX, "mine")
     both = f"root/mine and ~/{PROFILES}/mine.yaml"
     assert (code, err.splitlines()) == (
         2,
@@ -183,10 +165,10 @@ def test_what_was_saved_is_replaced_after_a_yes_and_gone_then(lab: Workstation) 
     )
     lab.docker("exec", BOX, "sh", "-c", "echo newer >/opt-file")
     assert answered(lab, "n", "save", BOX, "mine") == 1
-    assert (images(lab), profile(lab, "mine")) == (had, text)
+    assert (lab.images(), profile(lab, "mine")) == (had, text)
     assert answered(lab, "y", "save", BOX, "mine") == 0
-    assert len(images(lab) - had) == len(had - images(lab)) == 1
-    assert call(lab, "run", "root/mine", "cat", "/opt-file")[1] == "newer\n"
+    assert len(lab.images() - had) == len(had - lab.images()) == 1
+    assert lab.says("run", "root/mine", "cat", "/opt-file")[1] == "newer\n"
 
 
 def answered(lab: Workstation, answer: str, *words: str) -> int:
@@ -204,7 +186,7 @@ def answered(lab: Workstation, answer: str, *words: str) -> int:
 
 def test_names_that_mean_something_and_files_of_ones_own_are_not_taken(lab: Workstation) -> None:
     lab.box("--gpus", "none")
-    had = images(lab)
+    had = lab.images()
     lab.docker("tag", STAND_IN, "root/theirs")
     folder = lab.gpubox.home / PROFILES
     folder.mkdir(parents=True)
@@ -217,67 +199,78 @@ def test_names_that_mean_something_and_files_of_ones_own_are_not_taken(lab: Work
         ("own", 2, f"~/{PROFILES}/own.yaml was not written by gpubox save"),
         ("theirs", 1, "there is an image root/theirs, and you have not saved it"),
     ):
-        said = call(lab, "save", BOX, name, "--replace")
+        said = lab.says("save", BOX, name, "--replace")
         assert (said[0], said[2].splitlines()[0]) == (code, f"gpubox: {problem}")
     theirs = lab.box("--gpus", "none", uid=SOMEBODY)
-    assert call(lab, "save", theirs, "mine")[0] == 1
-    assert images(lab) == had
+    assert lab.says("save", theirs, "mine")[0] == 1
+    assert lab.images() == had
     assert files(lab) == ["own.yaml"]
-    assert call(lab, "save", theirs, "mine", "--owner", "nobody")[0] == 0
+    assert lab.says("save", theirs, "mine", "--owner", "nobody")[0] == 0
     lab.docker("rmi", "root/theirs")
 
 
-def test_a_failure_or_an_interruption_leaves_nothing_or_both(lab: Workstation) -> None:
+# what the engine tells of a save, the signal that comes then, and whether there was one before
+STRIKES = (
+    (f"pause {BOX}", signal.SIGINT, False),
+    (f"pause {BOX}", signal.SIGTERM, True),
+    (f"commit {BOX}", signal.SIGTERM, False),
+    (f"commit {BOX}", signal.SIGINT, True),
+    ("tag root/mine", signal.SIGINT, False),
+    ("tag root/mine", signal.SIGTERM, True),
+)
+
+
+def test_a_failure_or_an_interruption_leaves_nothing_or_both(
+    lab: Workstation, client: DockerClient
+) -> None:
     lab.box("--gpus", "none")
-    lab.docker("exec", BOX, "sh", "-c", "head -c 30000000 /dev/urandom >/big; echo 0 >/number")
-    had = images(lab)
+    lab.docker("exec", BOX, "sh", "-c", "head -c 30000000 /dev/urandom >/big")
+    had = lab.images()
     folder = lab.gpubox.home / PROFILES
     folder.parent.mkdir(parents=True)
     folder.write_text("no folder")
-    code, _, err = call(lab, "save", BOX, "mine")
-    assert (code, images(lab)) == (1, had)
+    code, _, err = lab.says("save", BOX, "mine")
+    assert (code, lab.images()) == (1, had)
     assert err.splitlines()[-1].startswith(f"gpubox: ~/{PROFILES}/mine.yaml cannot be written: ")
     folder.unlink()
-    chance, saved = random.Random(7), "0"
-    for number, strikes in enumerate([signal.SIGINT, signal.SIGTERM] * 4):
-        if number % 4 < 2 and files(lab):
+    interrupted = set()
+    for moment, strikes, replaces in STRIKES:
+        if files(lab):
             lab.docker("rmi", "root/mine")
             (folder / "mine.yaml").unlink()
-        lab.docker("exec", BOX, "sh", "-c", f"echo {number} >/number")
-        process = subprocess.Popen(
-            [lab.gpubox.program, "save", BOX, "mine", "--replace"],
-            env=lab.gpubox.env,
-            cwd=lab.gpubox.cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        time.sleep(chance.uniform(0.3, 1.2))
-        process.send_signal(strikes)
-        said = process.communicate(timeout=60)[1]
-        if process.returncode == 0:
-            saved = str(number)
-        else:
-            assert process.returncode in (130, -strikes), said
-        made = images(lab) - had
+        if replaces:
+            lab.docker("exec", BOX, "sh", "-c", "echo former >/which")
+            assert lab.says("save", BOX, "mine")[0] == 0
+        lab.docker("exec", BOX, "sh", "-c", "echo newer >/which")
+        former = lab.images() - had
+        words = ("save", BOX, "mine", "--replace")
+        with told(client, moment) as wait, lab.gpubox.begin(*words) as process:
+            wait()
+            process.send_signal(strikes)
+            said = process.communicate(timeout=60)[1]
+        made = lab.images() - had
         assert files(lab) == ["mine.yaml"] * len(made), said
         assert len(made) <= 1, said
         if made:
-            shown = call(lab, "run", "--rm", "mine", "cat", "/number")[1]
-            assert shown in (f"{saved}\n", f"{number}\n")
-            saved = shown.strip()
-    assert not inspect(lab, BOX)["State"]["Paused"]
+            shown = lab.says("run", "--rm", "mine", "cat", "/which")[1]
+            assert shown == ("former\n" if made == former else "newer\n")
+        if made == former:
+            assert process.returncode in (130, -strikes), said
+            interrupted.add(moment)
+    assert f"pause {BOX}" in interrupted
+    assert not lab.inspect(BOX)["State"]["Paused"]
 
 
 def test_a_saved_image_is_never_pulled(lab: Workstation) -> None:
     lab.box("--gpus", "none")
-    assert call(lab, "save", BOX, "mine")[0] == 0
+    assert lab.says("save", BOX, "mine")[0] == 0
     lab.docker("rmi", "root/mine")
     for words in (("run", "mine"), ("run", "root/mine"), ("jupyter", "mine")):
-        code, _, err = call(lab, *words, GPUBOX_REGISTRY="127.0.0.1:1")
+        code, _, err = lab.says(*words, GPUBOX_REGISTRY="127.0.0.1:1")
         problem, hint = err.splitlines()
         assert (code, problem) == (125, "gpubox: no image root/mine on the engine")
         assert hint.startswith(f"  ~/{PROFILES}/mine.yaml:")
-    code, _, err = call(lab, "pull", "mine")
+    code, _, err = lab.says("pull", "mine")
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith("gpubox: root/mine is never pulled")
 
@@ -292,18 +285,18 @@ def test_podman_keeps_secrets_and_so_is_refused(podman: PrivatePodman, gpubox: G
 
 
 def test_clean_removes_what_it_lists_and_nothing_else(lab: Workstation) -> None:
-    had = images(lab)
+    had = lab.images()
     lab.box("--gpus", "none", "--name", "runs")
     theirs = lab.box("--gpus", "none", uid=SOMEBODY)
     lab.container("foreign")
-    call(lab, "run", "--gpus", "none", "--name", "empty", PROFILE, "true")
+    lab.says("run", "--gpus", "none", "--name", "empty", PROFILE, "true")
     write = "head -c 2000000 /dev/urandom >/big; echo 12345 >/scratch/file"
     lab.box("--gpus", "device=1", "--restart", "always", "-v", "/scratch", "--name", "full")
     lab.docker("exec", "full", "sh", "-c", write)
-    (volume,) = [it["Name"] for it in inspect(lab, "full")["Mounts"]]
+    (volume,) = [it["Name"] for it in lab.inspect("full")["Mounts"]]
     lab.docker("stop", "-t", "0", "full", theirs, "foreign")
 
-    code, out, err = call(lab, "clean")
+    code, out, err = lab.says("clean")
     listed = [text.split()[0] for text in out.splitlines()[1:]]
     assert (code, listed) == (2, ["empty", "full"])
     assert "2.0 MB  box, stopped" in out
@@ -313,41 +306,35 @@ def test_clean_removes_what_it_lists_and_nothing_else(lab: Workstation) -> None:
         "  gpubox clean --yes removes them",
     ]
     assert answered(lab, "n", "clean") == 1
-    ticket = lab.docker(
-        "create", "--label", f"gpubox.ticket={inspect(lab, 'full')['Id']}", STAND_IN
-    )
-    assert call(lab, "clean", "--yes")[0] == 0  # but for one that is about to start
+    ticket = lab.docker("create", "--label", f"gpubox.ticket={lab.inspect('full')['Id']}", STAND_IN)
+    assert lab.says("clean", "--yes")[0] == 0  # but for one that is about to start
     lab.docker("rm", ticket)
-    assert names(lab) == {"runs", theirs, "foreign", "full"}
+    assert set(lab.containers()) == {"runs", theirs, "foreign", "full"}
     assert answered(lab, "y", "clean") == 0
-    assert names(lab) == {"runs", theirs, "foreign"}
+    assert set(lab.containers()) == {"runs", theirs, "foreign"}
     assert volume not in lab.docker("volume", "ls", "-q")
-    assert call(lab, "clean") == (0, "", "nothing to remove\n")
-    assert images(lab) == had
-
-
-def names(lab: Workstation) -> set[str]:
-    return set(lab.docker("ps", "-a", "--format", "{{.Names}}").split())
+    assert lab.says("clean") == (0, "", "nothing to remove\n")
+    assert lab.images() == had
 
 
 def test_clean_removes_images_that_nothing_needs_any_more(
     engine: PrivateEngine, lab: Workstation
 ) -> None:
-    had = images(lab)
+    had = lab.images()
     lab.box("--gpus", "none")
     lab.docker("exec", BOX, "sh", "-c", "head -c 3000000 /dev/urandom >/big")
     for name in ("kept", "old", "used"):
-        assert call(lab, "save", BOX, name)[0] == 0
+        assert lab.says("save", BOX, name)[0] == 0
     for name in ("old", "used"):
         (lab.gpubox.home / PROFILES / f"{name}.yaml").unlink()
-    call(lab, "run", "-d", "--gpus", "none", "--name", "needs", "root/used", "sleep", "600")
+    lab.says("run", "-d", "--gpus", "none", "--name", "needs", "root/used", "sleep", "600")
     lab.docker("exec", BOX, "sh", "-c", "head -c 3000000 /dev/urandom >/big")
-    assert call(lab, "move", BOX, "--gpus", "device=1")[0] == 0
-    assert call(lab, "clean", "--images", "--yes")[1].split("\n")[1].split()[0] == "root/old"
+    assert lab.says("move", BOX, "--gpus", "device=1")[0] == 0
+    assert lab.says("clean", "--images", "--yes")[1].split("\n")[1].split()[0] == "root/old"
     lab.docker("rm", "-f", BOX)
-    code, out, err = call(lab, "clean", "--images", "--yes")
+    code, out, err = lab.says("clean", "--images", "--yes")
     assert (code, err) == (0, "3.0 MB freed\n")
     assert "image without a name: files of a box that was moved" in out
-    left = {inspect(lab, f"root/{name}")["Id"] for name in ("kept", "used")}
-    assert images(lab) - had == left
-    assert call(lab, "clean", "--images") == (0, "", "nothing to remove\n")
+    left = {lab.inspect(f"root/{name}")["Id"] for name in ("kept", "used")}
+    assert lab.images() - had == left
+    assert lab.says("clean", "--images") == (0, "", "nothing to remove\n")

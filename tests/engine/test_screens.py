@@ -18,9 +18,8 @@ from lab.person import at_window
 from lab.program import Gpubox
 from lab.tmux import SECONDS, Window
 from lab.waiting import wait_until
+from lab.workstation import BOX, PROFILE
 
-PROFILE = "cuda8-cudnn5"
-NAME = "cuda8-cudnn5-root"  # the profile, and who runs these tests
 GPUBOX = f'box() {{ gpubox run --rm --gpus none --hostname box {PROFILE} "$@"; }}'
 DOCKER = f'box() {{ docker run -it --rm --init --hostname box {STAND_IN} "$@"; }}'
 CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH, ESCAPE = "\x03", "\x04", "\x1a", "\x1c", "\x1b"
@@ -178,8 +177,8 @@ def test_what_leaves_a_box_says_the_line_that_comes_back(
         person.shows("/ #")
         person.type(DETACH)
         said = " ".join(person.shows("[0]$"))
-        assert f"gpubox enter --attach {NAME} comes back" in said
-        person.type(f"clear; gpubox enter --attach {NAME}\r")
+        assert f"gpubox enter --attach {BOX} comes back" in said
+        person.type(f"clear; gpubox enter --attach {BOX}\r")
         person.shows("/ #")
         person.type("echo ba''ck; exit 6\r")
         person.shows("back")

@@ -23,9 +23,8 @@ from lab.nvml import Libraries
 from lab.program import Gpubox
 from lab.slurm import PrivateSlurm
 from lab.waiting import wait_until
-from lab.workstation import MACHINE, PROFILE
+from lab.workstation import MACHINE, PROFILE, UUIDS
 
-UUIDS = [card.uuid for card in MACHINE.cards]
 VIEW = "nvidia-smi -L | sed 's/.*UUID: //; s/)//'"
 STUBBORN = 'trap "" TERM; touch /tmp/deaf; sleep 600 & wait; wait'
 Done = subprocess.CompletedProcess[bytes]
@@ -313,10 +312,20 @@ def test_where_slurm_is_required_a_gpu_is_a_jobs(cluster: Cluster) -> None:
     for words in ("run -d --gpus device=0 --name old " + PROFILE, "stop old"):
         assert cluster.gpubox(*words.split(), env=engine).returncode == 0
     config.write_text("slurm: required\n")
-    for verb in ("start", "restart", "enter"):
+    for verb in ("start", "restart"):
         done = cluster.gpubox(verb, "old", env=engine)
-        assert done.returncode == (125 if verb == "enter" else 1)
-        assert b"GPUs are given by Slurm here" in done.stderr or verb == "enter"
+        assert done.returncode == 1
+        assert b"GPUs are given by Slurm here" in done.stderr
+    at_terminal = pexpect.spawn(
+        f"{cluster.gpubox.program} enter old",
+        env=cluster.gpubox.env | engine,
+        cwd=str(cluster.gpubox.cwd),
+        timeout=60,
+    )
+    at_terminal.expect_exact("GPUs are given by Slurm here")
+    at_terminal.expect(pexpect.EOF)
+    at_terminal.close()
+    assert at_terminal.exitstatus == 125
     done = cluster.gpubox("run", PROFILE, "echo", "$x", env=engine)
     words = f"{PROFILE} -- echo '$x'"
     assert (done.returncode, done.stdout, done.stderr.decode()) == (

@@ -20,8 +20,8 @@ from docker import DockerClient
 from lab.engine import PrivateEngine
 from lab.program import Gpubox
 from lab.waiting import wait_until
+from lab.workstation import PROFILE
 
-PROFILE = "cuda8-cudnn5"
 RUN = ("run", "--gpus", "none")  # so that there is nothing to say of GPUs
 RUNS = int(os.environ.get("GPUBOX_SOAK") or 64)
 AT_ONCE = 8

@@ -21,9 +21,8 @@ from pexpect import fdpexpect
 
 from lab.engine import PrivateEngine
 from lab.program import Gpubox
+from lab.workstation import BOX, PROFILE
 
-PROFILE = "cuda8-cudnn5"
-NAME = "cuda8-cudnn5-root"  # the profile, and who runs these tests
 PROMPT = r"/ # "
 CTRL_C, CTRL_D, DETACH = b"\x03", b"\x04", b"\x10\x11"
 ROWS, COLUMNS = 37, 123
@@ -94,7 +93,7 @@ def at_terminal(
             made.close()
 
 
-def is_running(client: DockerClient, name: str = NAME) -> bool:
+def is_running(client: DockerClient, name: str = BOX) -> bool:
     return bool(client.containers.get(name).status == "running")
 
 
@@ -107,11 +106,11 @@ def test_a_profiles_name_gives_a_shell_and_its_exit_code(
     with at_terminal(gpubox, "run", PROFILE) as terminal:
         terminal.shows(PROMPT)
         terminal.type(b"echo $((6*7)); hostname; tty\r")
-        assert terminal.shows("/dev/pts/0").split()[-2:] == ["42", NAME]
+        assert terminal.shows("/dev/pts/0").split()[-2:] == ["42", BOX]
         terminal.type(b"exit 7\r")
         assert terminal.ends() == 7
         last = terminal.rest().splitlines()[-1]
-        assert NAME in last and "rm" in last  # how to come back, and how to remove it
+        assert BOX in last and "rm" in last  # how to come back, and how to remove it
     assert not is_running(client)
 
 
@@ -122,7 +121,7 @@ def test_with_rm_nothing_is_left_to_come_back_to(
         terminal.shows(PROMPT)
         terminal.type(b"exit\r")
         assert terminal.ends() == 0
-        assert NAME not in terminal.rest().partition("exit")[2]
+        assert BOX not in terminal.rest().partition("exit")[2]
     assert client.containers.list(all=True) == []
 
 
@@ -229,7 +228,7 @@ def test_ctrl_p_ctrl_q_leaves_the_box_running_and_says_how_to_come_back(
         terminal.shows(PROMPT)
         terminal.type(DETACH)
         assert terminal.ends() == 0
-        assert re.search(rf"\n.*{NAME}.*\n", terminal.rest())
+        assert re.search(rf"\n.*{BOX}.*\n", terminal.rest())
     assert is_running(client)
 
 
@@ -282,7 +281,7 @@ def test_a_signal_ends_gpubox_and_not_the_box(
         terminal.shows(PROMPT)
         terminal.program.send_signal(sent)
         assert terminal.ends() == 128 + sent
-        assert NAME in terminal.rest()
+        assert BOX in terminal.rest()
     assert is_running(client)
 
 
@@ -294,7 +293,7 @@ def test_a_box_that_is_killed_gives_the_terminal_back(
 ) -> None:
     with at_terminal(gpubox, "run", PROFILE) as terminal:
         terminal.shows(PROMPT)
-        client.containers.get(NAME).kill()
+        client.containers.get(BOX).kill()
         assert terminal.ends() == 128 + signal.SIGKILL
 
 
@@ -329,5 +328,5 @@ def test_detached_at_a_terminal_prints_the_name_and_returns(
     with at_terminal(gpubox, "run", "-d", PROFILE) as terminal:
         assert terminal.ends() == 0
         shown = terminal.rest()
-    assert shown.splitlines()[-1] == NAME
+    assert shown.splitlines()[-1] == BOX
     assert is_running(client)

@@ -15,7 +15,6 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from shutil import which
-from types import TracebackType
 from typing import Literal
 
 from lab import gpus
@@ -23,6 +22,7 @@ from lab.certificates import make_certificates
 from lab.errors import LabError
 from lab.machine import INSTALL, SYSTEM, found, free_port, require_root
 from lab.newer import newer_engine
+from lab.server import Server
 from lab.traces import add_bridge, new_folder, remove, sweep
 from lab.waiting import wait_until
 
@@ -53,7 +53,7 @@ BOOT = (
 SMALL_DISK = ("sh", "-c", 'mount -t tmpfs -o "size=$0" tmpfs "$1" && shift && exec "$@"')
 
 
-class PrivateEngine:
+class PrivateEngine(Server):
     """A dockerd of this process, `stable` or `cdi`; start it from a thread that outlives it.
 
     `stable` is the distribution's with NVIDIA's hook simulated, `cdi` a newer one with CDI specs
@@ -174,17 +174,6 @@ class PrivateEngine:
             remove(self.folder)
             self._held.close()
             self.folder = Path()
-
-    def __enter__(self) -> PrivateEngine:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     # How it is made ----------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gpubox.cli import _run, start
+from gpubox.cli import invoke, start
 from gpubox.cli.words import Request
 from gpubox.facts import Facts
 from gpubox.launch import Launch
@@ -31,14 +31,14 @@ def gpubox(*words: str) -> Answer:
     out, err = io.BytesIO(), io.StringIO()
     text = io.TextIOWrapper(out, "utf-8", write_through=True)
     with redirect_stdout(text), redirect_stderr(err):
-        code = _run([*words])
+        code = invoke([*words])
     return Answer(code, out.getvalue().decode(), err.getvalue())
 
 
 def gpubox_create(*words: str) -> Answer:
     """`run`, which stops where the box has been created: what starts in it is not asked."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(start, "_conduct", _create)
+        patched.setattr(start, "attend", _create)
         return gpubox("run", *words)
 
 

@@ -21,6 +21,11 @@ def remove_all(client: DockerClient) -> None:
         client.api.remove_container(str(box.id), force=True, v=True)
 
 
+def names(client: DockerClient) -> list[str]:
+    """All containers, running or not, half-made ones too."""
+    return [str(box.name) for box in client.containers.list(all=True, ignore_removed=True)]
+
+
 def normal(value: Any) -> Any:
     """Empty is null, wherever it stands."""
     if isinstance(value, dict):

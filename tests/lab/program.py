@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lab.errors import LabError
 
@@ -20,6 +21,14 @@ FOREIGN = ("DOCKER_", "GPUBOX_", "NV_GPU", "NO_COLOR", "FORCE_COLOR", "COLUMNS",
 def clean(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` without anything that speaks to gpubox, Docker or the terminal's drawing."""
     return {key: value for key, value in environment.items() if not key.startswith(FOREIGN)}
+
+
+class Child(subprocess.Popen[bytes]):
+    """Who leaves its `with` ends it."""
+
+    def __exit__(self, *error: Any) -> None:
+        self.kill()
+        super().__exit__(*error)
 
 
 class Gpubox:
@@ -54,4 +63,16 @@ class Gpubox:
             capture_output=True,
             timeout=timeout,
             check=False,
+        )
+
+    def begin(self, *words: str | Path) -> Child:
+        """A child with pipes, to be spoken to while it runs."""
+        pipe = subprocess.PIPE
+        return Child(
+            [self.program, *words],
+            env=self.env,
+            cwd=self.cwd,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
         )

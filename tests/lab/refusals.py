@@ -6,10 +6,10 @@ The repository's first word chooses the answer. Knows no engine.
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
+
+from lab.server import HttpServer
 
 LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 OTHER_MACHINE = {
@@ -40,25 +40,11 @@ ANSWERS: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-class RefusingRegistry:
-    """Listens on `address`, 127.0.0.1 unless said otherwise, at a port of its own."""
+class RefusingRegistry(HttpServer):
+    """Listens on `ip`, 127.0.0.1 unless said otherwise, at a port of its own."""
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
-        self._server = ThreadingHTTPServer((address, 0), _Answer)
-        self.address = f"{address}:{self._server.server_port}"
-
-    def __enter__(self) -> RefusingRegistry:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def __init__(self, ip: str = "127.0.0.1") -> None:
+        super().__init__(_Answer, ip)
 
 
 class _Answer(BaseHTTPRequestHandler):

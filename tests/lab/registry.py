@@ -16,17 +16,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
 from lab.errors import LabError
 from lab.machine import INSTALL, SYSTEM, found, free_port
+from lab.server import Server
 from lab.traces import new_folder, remove, sweep
 from lab.waiting import wait_until
 
 WELCOME = b"GET /v2/ HTTP/1.0\r\n\r\n"
 
 
-class Registry:
+class Registry(Server):
     """`docker-registry serve` with its own port and folder; `accounts` are names and passwords."""
 
     def __init__(self, accounts: dict[str, str] | None = None) -> None:
@@ -69,17 +69,6 @@ class Registry:
             remove(self.folder)
             self._held.close()
             self.port = 0
-
-    def __enter__(self) -> Registry:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _configure(self) -> None:
         config: dict[str, object] = {
@@ -138,7 +127,7 @@ class Registry:
             return False
 
 
-class Throttle:
+class Throttle(Server):
     """Forwards TCP to 127.0.0.1:`target` at `rate` bytes a second, all connections together.
 
     It listens in the network namespace of the process `near`, whose loopback is another one.
@@ -191,17 +180,6 @@ class Throttle:
         while self._threads:
             self.cut()
             self._threads.pop().join()
-
-    def __enter__(self) -> Throttle:
-        return self.start()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def _spawn(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)

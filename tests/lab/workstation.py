@@ -19,7 +19,9 @@ from lab.program import Gpubox
 from lab.waiting import wait_until
 
 PROFILE = "cuda8-cudnn5"
+BOX = f"{PROFILE}-root"  # the profile, and who runs these tests
 MACHINE = MACHINES["1080ti-535"]
+UUIDS = [card.uuid for card in MACHINE.cards]
 SOMEBODY = 65534  # Debian's `nobody`
 Done = subprocess.CompletedProcess[bytes]
 
@@ -62,6 +64,32 @@ class Workstation:
         """The name of a container that docker itself started, and that sleeps."""
         self.docker("run", "-d", "--name", name, *words, STAND_IN, "sleep", "600")
         return name
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """What the engine says of a container or an image."""
+        (found,) = json.loads(self.docker("inspect", name))
+        return dict(found)
+
+    def labels(self, name: str) -> dict[str, str]:
+        return dict(self.inspect(name)["Config"]["Labels"])
+
+    def seen_in(self, box: str) -> list[str]:
+        """The UUIDs of the GPUs that a program in the box sees."""
+        listed = self.docker("exec", box, "sh", "-c", "nvidia-smi -L || true").splitlines()
+        return [line.partition("UUID: ")[2].rstrip(")") for line in listed if "UUID" in line]
+
+    def containers(self) -> dict[str, str]:
+        """The state of each, running or not, half-made ones too."""
+        rows = self.docker("ps", "-a", "--format", "{{.Names}} {{.State}}").splitlines()
+        return dict(row.split() for row in rows)
+
+    def images(self) -> set[str]:
+        return set(self.docker("images", "-aq", "--no-trunc").split())
+
+    def says(self, *words: str, **env: str) -> tuple[int, str, str]:
+        """gpubox's exit code, what stands on standard output, and on standard error."""
+        done = self.gpubox(*words, env=env, timeout=120)
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def _said(self, *words: str | Path) -> str:
         done = subprocess.run(

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpubox import batch
-from gpubox.cli import _run
+from gpubox.cli import invoke
 from gpubox.errors import ProfileError
 from gpubox.layers import Layer, read
 from gpubox.profile import Config
@@ -35,7 +35,7 @@ def submit(
     monkeypatch.setattr(sys, "argv", ["/opt/gpubox/bin/gpubox"])
 
     def submitted(*words: str) -> tuple[int, str, str]:
-        code = _run(["submit", *words])
+        code = invoke(["submit", *words])
         sys.stdout.flush()
         said = capfd.readouterr()
         return code, said.out, said.err

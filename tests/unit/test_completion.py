@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpubox.checks import OF_IMAGES
-from gpubox.cli import _run
+from gpubox.cli import invoke
 from gpubox.cli.app import HELP, SECTIONS
 from gpubox.cli.completion import SHELLS
 
@@ -38,7 +38,7 @@ def answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> Answer:
     """What the script of a shell gets for its question."""
 
     def ask(shell: str, *question: str) -> list[str]:
-        assert _run(["completion", shell, "--", *question]) == 0
+        assert invoke(["completion", shell, "--", *question]) == 0
         captured = capsys.readouterr()
         assert captured.err == ""
         return captured.out.splitlines()
@@ -121,7 +121,7 @@ def test_commands_and_profiles_come_with_what_they_are_for(answer: Answer) -> No
 def test_where_something_is_wrong_nothing_comes_next(
     folder: Path, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
-    assert _run(["completion", "bash", "--", line]) != 0
+    assert invoke(["completion", "bash", "--", line]) != 0
     assert capsys.readouterr().out == ""
 
 
@@ -129,7 +129,7 @@ def test_where_something_is_wrong_nothing_comes_next(
 def test_the_script_and_the_readme_say_where_it_goes(
     capsys: pytest.CaptureFixture[str], shell: str
 ) -> None:
-    assert _run(["completion", shell]) == 0
+    assert invoke(["completion", shell]) == 0
     script, readme = capsys.readouterr().out, README.read_text("utf-8")
     for place in (SHELLS[shell].own, SHELLS[shell].shared):
         assert place in script

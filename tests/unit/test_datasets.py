@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpubox.cli import _run
+from gpubox.cli import invoke
 from lab.waiting import wait_until
 
 SECONDS = 60
@@ -41,14 +41,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def listed(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, Any]]:
-    assert _run(["datasets", "--json", *words]) == 0
+    assert invoke(["datasets", "--json", *words]) == 0
     found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
     return found
 
 
 def rows(capsys: pytest.CaptureFixture[str], *words: str) -> list[list[str]]:
     """The table's cells; columns are two or more blanks apart."""
-    assert _run(["datasets", *words]) == 0
+    assert invoke(["datasets", *words]) == 0
     lines = capsys.readouterr().out.splitlines()
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines]
 
@@ -100,7 +100,7 @@ def test_of_another_machine_nothing_is_guessed(
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST")
     monkeypatch.setenv(variable, value)
-    assert _run(["datasets", "--size"]) == 0
+    assert invoke(["datasets", "--size"]) == 0
     out, err = capsys.readouterr()
     assert said in err
     assert out.splitlines()[1].split()[-6:] == ["not", "known"] * 3
@@ -136,7 +136,7 @@ def test_without_datasets_it_is_said_how_to_name_one(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "gpubox.yaml").write_text("{}\n")
-    assert _run(["datasets"]) == 0
+    assert invoke(["datasets"]) == 0
     out, err = capsys.readouterr()
     assert (out, "datasets: {imagenet: /data/imagenet}" in err) == ("", True)
     assert listed(capsys) == []

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from gpubox.boxes import Box
-from gpubox.cli import _run, boxes, gpus
+from gpubox.cli import boxes, gpus, invoke
 from gpubox.cli.app import SECTIONS
 from gpubox.diagnosis import Check
 from gpubox.gpus import Device, Process
@@ -88,11 +88,11 @@ def fields(record: type[msgspec.Struct]) -> list[str]:
 def test_the_page_of_json_has_the_keys_of_records() -> None:
     assert documented("images") == [fields(Offer), fields(Remote)]
     assert documented("doctor") == [fields(Check)]
-    assert [sorted(keys) for keys in documented("ps")] == [sorted(boxes._object(BOX, {}, {}))]
+    assert [sorted(keys) for keys in documented("ps")] == [sorted(boxes.object_of(BOX, {}, {}))]
 
 
 def test_the_page_of_json_has_the_keys_of_gpus_and_of_who_is_on_them() -> None:
-    found = gpus._object(HOLDING)
+    found = gpus.object_of(HOLDING)
     assert documented("gpus") == [list(found)]
     text = (ROOT / "docs" / "json.md").read_text("utf-8")
     for of in ("containers", "processes"):
@@ -107,7 +107,7 @@ def test_the_page_of_json_has_the_keys_of_settings(
     file.write_text(f"datasets: {{here: {tmp_path}}}\nprofiles: {{p: {{image: a}}}}\n")
 
     def keys(*words: str) -> Sequence[str]:
-        assert _run(["--file", str(file), *words, "--json"]) == 0
+        assert invoke(["--file", str(file), *words, "--json"]) == 0
         return list(json.loads(capsys.readouterr().out)[0])
 
     assert documented("profiles") == [keys("profiles"), keys("profiles", "p")]

@@ -13,46 +13,35 @@ from click.testing import CliRunner
 from docker.models import containers
 from msgspec.structs import replace
 
-from gpubox.cli import _run, cli
+from gpubox.cli import cli, invoke
 from gpubox.cli.app import HELP, SECTIONS
 from gpubox.export import compose, devcontainer
-from gpubox.facts import Ask, Caller, EngineFacts, Facts
-from gpubox.gpus import Device, Gpu, Machine
+from gpubox.facts import Ask, EngineFacts, Facts
+from gpubox.gpus import Gpu, Machine
 from gpubox.holders import join
-from gpubox.layers import Layer, layers, read, write
+from gpubox.layers import Layer, read, write
 from gpubox.plan import Plan, plan
 from gpubox.profile import Config, Profile
 from gpubox.translate import arguments, docker_run_line
+from lab import anna
+from lab.anna import ANNA, WORK
 
 ROOT = Path(__file__).parents[2]
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.yaml"))
 COMMANDS = sorted(name for section in SECTIONS.values() for name in section)
 FOR_EVERYBODY = {"class", "lab-wide"}  # written for /etc/gpubox/config.yaml
-WORK = Path("/home/anna/work")
-ANNA = Caller(
-    name="anna",
-    uid=1000,
-    gid=1000,
-    groups={1000: "anna"},
-    home=Path("/home/anna"),
-    folder=WORK,
-    environ={"HOME": "/home/anna", "USER": "anna", "WANDB_API_KEY": "s3cret"},
-    stdin_is_terminal=False,
-    stdout_is_terminal=False,
-)
 
 Snapshot = Callable[[str, str], None]
 
 
 def config(example: str, environ: Mapping[str, str] = ANNA.environ) -> Config:
     """The built-in layer and the example's file, as if it lay in a fixed folder."""
-    built_in, _ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)
     shared = example in FOR_EVERYBODY
     folder = Path("/etc/gpubox") if shared else WORK
     text = (ROOT / "examples" / f"{example}.yaml").read_text("utf-8")
     own = Layer(f"{example}.yaml", read(text, f"{example}.yaml", folder), shared)
-    return Config((built_in[0], own), environ, WORK)
+    return anna.config(own, environ=environ)
 
 
 def profiles(example: str) -> Iterator[tuple[Profile, bool]]:
@@ -88,9 +77,7 @@ ON_FOUR_GPUS = Facts(
     caller=ANNA,
     engine=EngineFacts(api=(1, 41)),
     machine=Machine("580.65.06", (13, 0), GPUS),
-    holdings=join(
-        [Device(index=str(gpu.index), uuid=gpu.uuid, processes=()) for gpu in GPUS], (), {}, "anna"
-    ),
+    holdings=join(anna.idle(GPUS), (), {}, "anna"),
 )
 
 
@@ -159,7 +146,7 @@ def test_profiles_names_a_secret_and_does_not_show_it(
     file = tmp_path / "x.yaml"
     file.write_text("profiles: {p: {image: a, environment: {MY_TOKEN: s3cret, MODE: plain}}}")
     for more in ([], ["--json"]):
-        assert _run(["--file", str(file), "profiles", "p", *more]) == 0
+        assert invoke(["--file", str(file), "profiles", "p", *more]) == 0
         said = capsys.readouterr().out
         assert "MY_TOKEN" in said and "MODE=plain" in said
         assert "s3cret" not in said

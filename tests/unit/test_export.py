@@ -10,37 +10,27 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from gpubox.cli import _run
+from gpubox.cli import invoke
 from gpubox.errors import UsageError
 from gpubox.export import compose, devcontainer
-from gpubox.facts import Ask, Caller, EngineFacts, Facts
-from gpubox.layers import Layer, from_flags, layers, read, write
+from gpubox.facts import Ask, EngineFacts, Facts
+from gpubox.layers import Layer, from_flags, read, write
 from gpubox.plan import Plan, plan
-from gpubox.profile import Config
 from gpubox.values import Gpus
+from lab import anna
+from lab.anna import ANNA, WORK
 
-WORK = Path("/home/anna/work")
-ANNA = Caller(
-    name="anna",
-    uid=1000,
-    gid=1000,
-    groups={1000: "anna"},
-    home=WORK.parent,
-    folder=WORK,
-    environ={"INHERITED": "mine"},
-    stdin_is_terminal=False,
-    stdout_is_terminal=False,
-)
+HERS = replace(ANNA, environ={"INHERITED": "mine"})
 CDI = EngineFacts(api=(1, 51), cdi_enabled=True, cdi_devices=("nvidia.com/gpu=0",))
 
 
 def exported(text: str, *, engine: EngineFacts | None = None, **ask: Any) -> Plan:
     """The profile `p` of a file in the folder of work."""
-    built_in, _ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)
     own = Layer("gpubox.yaml", read(f"profiles: {{p: {{{text}}}}}", "gpubox.yaml", WORK))
-    profile = Config((built_in[0], own), ANNA.environ, WORK).profile("p", from_flags({}, WORK))
-    facts = Facts(caller=ANNA, engine=engine, printed=True, exported=True)
+    profile = anna.config(own, environ=HERS.environ).profile("p", from_flags({}, WORK))
+    facts = Facts(caller=HERS, engine=engine, printed=True, exported=True)
     return plan(profile, Ask(detach=True, **ask), facts)
 
 
@@ -206,7 +196,7 @@ def test_what_a_file_cannot_say_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_CONTEXT", "nowhere")
-    assert _run(["export", *words.split()]) == 0
+    assert invoke(["export", *words.split()]) == 0
     out, err = capsys.readouterr()
     told = [line for line in err.splitlines() if not line.startswith("assumed: ")]
     assert told == [sentence.format(cwd=tmp_path) for sentence in said]

@@ -192,8 +192,8 @@ def test_a_module_opens_with_what_passes_through_it(path: Path) -> None:
 def test_what_needs_no_engine_loads_neither_docker_py_nor_rich(words: list[str]) -> None:
     program = (
         "import json, sys\n"
-        "from gpubox.cli import _run\n"
-        f"code = _run({words!r})\n"
+        "from gpubox.cli import invoke\n"
+        f"code = invoke({words!r})\n"
         "print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)\n"
     )
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +9,13 @@ import pytest
 from gpubox.allocation import Allocation
 from gpubox.docker_words import GpuRequest
 from gpubox.errors import EngineError
-from gpubox.facts import Caller, EngineFacts, Facts
+from gpubox.facts import EngineFacts, Facts
 from gpubox.gpus import Device, Machine
 from gpubox.holders import Container, Holding, join, without
 from gpubox.moved import by_cdi, forgotten, further_networks, is_of_files, others, successor
 from gpubox.pick import NotFree
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
+from lab.anna import ANNA
 
 ID = "a" * 64
 IMAGE = {"PATH": "/bin", "NVIDIA_VISIBLE_DEVICES": "all"}
@@ -55,12 +55,8 @@ def body(box: dict[str, Any], given: Allocation) -> dict[str, Any]:
 
 
 def facts(*boxes: Container, machine: Machine | None = MACHINE) -> Facts:
-    caller = Caller(
-        name="anna", uid=1, gid=1, groups={}, home=Path("/home/anna"), folder=Path("/"),
-        environ={}, stdin_is_terminal=False, stdout_is_terminal=False,
-    )  # fmt: skip
     holdings = join(FOUR, boxes, {}, "anna")
-    return Facts(caller=caller, machine=machine, engine=EngineFacts(api=(1, 41)), holdings=holdings)
+    return Facts(caller=ANNA, machine=machine, engine=EngineFacts(api=(1, 41)), holdings=holdings)
 
 
 def box(*gpus: str, id: str = ID, owner: str = "anna") -> Container:
@@ -99,7 +95,7 @@ def test_others_gpus_are_not_taken() -> None:
     with pytest.raises(NotFree) as held:
         others(found(), Gpus(count=1), facts(box("GPU-0"), rest))
     assert held.value.problem.endswith("GPU 3 held by bob, idle now; GPU 0 is the box's own")
-    with pytest.raises(NotFree):
+    with pytest.raises(NotFree, match=r"GPU 1 is held by bob \(bbbb\)"):
         others(found(), Gpus(("1",)), facts(box("GPU-0"), rest))
 
 

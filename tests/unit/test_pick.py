@@ -93,7 +93,7 @@ def test_sharing_and_exclusive_never_mix() -> None:
     full = (shared, *(box(str(number), owner="eve", claim=SHARED) for number in range(4)))
     assert taken(1, seen(*full), share=True) == "1"
     assert taken(1, seen(*full, box("1")), share=True) == "2"
-    with pytest.raises(NotFree):
+    with pytest.raises(NotFree, match="1 GPU is wanted, and none of 4 is free: GPU 0 held by"):
         pick(1, seen(*full))
     with pytest.raises(NotFree, match=r"GPU 1 is held by bob \(bob-1\)"):
         refuse_held(FOUR[1:2], seen(box("1")), share=True)

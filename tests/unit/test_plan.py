@@ -14,23 +14,13 @@ from gpubox.errors import GpuboxError, UsageError
 from gpubox.facts import Ask, Caller, EngineFacts, Facts
 from gpubox.gpus import Device, Gpu, Machine, absent
 from gpubox.holders import Holding
-from gpubox.layers import Layer, from_flags, layers, read
+from gpubox.layers import Layer, from_flags, read
 from gpubox.plan import Plan, is_secret, plan
-from gpubox.profile import Config
 from gpubox.translate import arguments, docker_run_line, hidden
 from gpubox.values import Gpus, Port
+from lab import anna
+from lab.anna import ANNA
 
-ANNA = Caller(
-    name="anna",
-    uid=1000,
-    gid=1000,
-    groups={1000: "anna", 27: "sudo"},
-    home=Path("/home/anna"),
-    folder=Path("/home/anna/work"),
-    environ={"HOME": "/home/anna", "WANDB_API_KEY": "w"},
-    stdin_is_terminal=False,
-    stdout_is_terminal=False,
-)
 AT_TERMINAL = replace(ANNA, stdin_is_terminal=True, stdout_is_terminal=True, rows_columns=(40, 120))
 HOOK = EngineFacts(api=(1, 41), runtimes=("runc",))
 CDI = EngineFacts(
@@ -58,9 +48,8 @@ def planned(
     printed: bool = False,
     **ask: Any,
 ) -> Plan:
-    built_in, _ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)
     own = Layer("x.yaml", read(text, "x.yaml", Path("/base")))
-    config = Config((built_in[0], own), caller.environ, caller.folder)
+    config = anna.config(own, environ=caller.environ, folder=caller.folder)
     profile = config.profile(word, from_flags(flags or {}, caller.folder))
     facts = Facts(
         caller=caller,
@@ -197,7 +186,7 @@ def test_the_claim_is_in_a_label(gpus: str, label: str) -> None:
 
 def test_variables_of_the_caller_are_taken_by_name() -> None:
     made = planned(flags={"environment": ["WANDB_API_KEY", "NOT_SET", "A=b"]})
-    assert arguments(made).run["environment"] == ["WANDB_API_KEY=w", "A=b"]
+    assert arguments(made).run["environment"] == ["WANDB_API_KEY=s3cret", "A=b"]
     assert "-e WANDB_API_KEY -e A=b" in docker_run_line(made)
 
 
@@ -214,7 +203,7 @@ def test_an_env_file_is_read_as_docker_reads_it() -> None:
     assert arguments(made).run["environment"] == [
         "A=1",
         "B='x y'",
-        "WANDB_API_KEY=w",
+        "WANDB_API_KEY=s3cret",
         "E=",
         "A=2",
     ]
@@ -286,6 +275,12 @@ def test_nvidias_own_published_line_works() -> None:
     ):
         assert words in said
     assert said.endswith(" nvcr.io/nvidia/pytorch:24.01-py3")
+
+
+def test_a_box_of_the_callers_has_their_other_groups_too() -> None:
+    caller = replace(ANNA, groups={1000: "anna", 27: "sudo"})
+    made = planned(flags={"user": "host"}, caller=caller)
+    assert (made.user, made.group_add) == ("1000:1000", ("27",))
 
 
 def test_root_is_told_to_images_that_would_make_another_of_root() -> None:

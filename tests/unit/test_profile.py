@@ -14,18 +14,18 @@ from gpubox.errors import GpuboxError
 from gpubox.layers import Layer, find_project, from_flags, layers, read
 from gpubox.profile import Config, Profile
 from gpubox.values import NO_GPUS, Gpus, Mount, Port
+from lab import anna
 
 CWD = Path("/cwd")
 
 
 def config(*texts: str, environ: dict[str, str] | None = None) -> Config:
     """The built-in layer, and above it each text as a project's file in /base."""
-    built_in, _ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)
     own = [
         Layer(f"{number}.yaml", read(dedent(text), f"{number}.yaml", Path("/base")))
         for number, text in enumerate(texts, 1)
     ]
-    return Config((built_in[0], *own), environ or {}, CWD)
+    return anna.config(*own, environ=environ or {}, folder=CWD)
 
 
 def resolved(name: str, *texts: str, flags: dict[str, Any] | None = None, **env: str) -> Profile:

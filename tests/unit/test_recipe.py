@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpubox.cli import _run
+from gpubox.cli import invoke
 from gpubox.errors import EngineError, UsageError
 from gpubox.recipe import BUILT_FROM, MACHINES, NVIDIA, Recipe, check_machine, recipe
 
@@ -350,7 +350,7 @@ def test_the_packages_fit_one_kind_of_machine() -> None:
 def test_print_shows_the_dockerfile_without_an_engine(
     word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(["build", "--print", word]) == 0
+    assert invoke(["build", "--print", word]) == 0
     out, err = capsys.readouterr()
     assert out == made("8.0-cudnn5-devel").dockerfile
     assert err == ""
@@ -359,7 +359,7 @@ def test_print_shows_the_dockerfile_without_an_engine(
 def test_that_the_keys_of_a_mirror_are_not_checked_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert _run(["build", "--print", "--apt-mirror", "http://a/b", "cuda8-cudnn5"]) == 0
+    assert invoke(["build", "--print", "--apt-mirror", "http://a/b", "cuda8-cudnn5"]) == 0
     assert capsys.readouterr().err == (
         "not checked to be NVIDIA's: the signing keys, from http://a/b\n"
     )
@@ -378,5 +378,5 @@ def test_that_the_keys_of_a_mirror_are_not_checked_is_said(
 def test_a_mistake_is_bad_usage_before_any_engine_is_asked(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(["build", *words]) == 2
+    assert invoke(["build", *words]) == 2
     assert said in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -429,7 +430,11 @@ def test_an_image_is_called_by_its_owner(owner: str, expected: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "My Model", "a/b", "a:b", "-a", "a..b", "a" * 101, "é"])
 def test_a_name_must_do_for_a_profile_and_an_image(name: str) -> None:
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(UsageError, match=re.escape(f"'{name}' is no name for an image")):
         image_name("anna", name)
-    if name == "My Model":
-        assert refused.value.hint.endswith("between them: my-model")
+
+
+def test_a_name_that_would_do_is_offered() -> None:
+    with pytest.raises(UsageError) as refused:
+        image_name("anna", "My Model")
+    assert refused.value.hint.endswith("between them: my-model")

@@ -73,7 +73,10 @@ def test_the_reference_lists_every_setting(request: pytest.FixtureRequest) -> No
 
 def test_the_keys_are_those_of_the_design() -> None:
     assert sorted(setting.key for setting in SETTINGS) == sorted(KEYS.split())
-    assert "privileged" not in KEYS.split()
+
+
+def test_no_start_can_ask_for_privileges() -> None:
+    assert [command for command in STARTS if "--privileged" in options(command)] == []
 
 
 def test_a_key_stands_in_the_table_once_and_says_what_it_means() -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.facts import Ask, Caller, EngineFacts, Facts
+from gpubox.facts import Ask, EngineFacts, Facts
 from gpubox.gpus import Device, Gpu, Machine
 from gpubox.holders import Container, join
-from gpubox.layers import from_flags, layers
+from gpubox.layers import from_flags
 from gpubox.plan import Plan, plan
-from gpubox.profile import Config
 from gpubox.slurm import Job, devices, job, share_of
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus, gpus
+from lab import anna
+from lab.anna import ANNA, WORK
 
 BATCH = {
     "CUDA_VISIBLE_DEVICES": "0",  # in a device cgroup
@@ -160,18 +159,6 @@ def test_nothing_beyond_the_job_is_given(asked: Gpus, problem: str) -> None:
 
 # --- the plan
 
-ANNA = Caller(
-    name="anna",
-    uid=1000,
-    gid=1000,
-    groups={1000: "anna"},
-    home=Path("/home/anna"),
-    folder=Path("/"),
-    environ={},
-    stdin_is_terminal=False,
-    stdout_is_terminal=False,
-)
-
 
 def planned(
     job: Job,
@@ -180,15 +167,13 @@ def planned(
     cdi: tuple[str, ...] = (),
     holders: tuple[Container, ...] = (),
 ) -> Plan:
-    (built_in, *_), _ = layers(cwd=ANNA.folder, home=ANNA.home, environ={}, uid=0)
-    config = Config((built_in,), {}, ANNA.folder)
-    profile = config.profile("cuda8-cudnn5", from_flags(flags, ANNA.folder), beneath=job.beneath)
-    seen = [Device(index=str(gpu.index), uuid=gpu.uuid, processes=()) for gpu in GPUS]
+    said = from_flags(flags, WORK)
+    profile = anna.config().profile("cuda8-cudnn5", said, beneath=job.beneath)
     facts = Facts(
         caller=ANNA,
         engine=EngineFacts(api=(1, 41), cdi_devices=cdi),
         machine=MACHINE,
-        holdings=join(seen, holders, {}, "anna"),
+        holdings=join(anna.idle(GPUS), holders, {}, "anna"),
         job=job,
     )
     return plan(profile, Ask(command=("true",)), facts)
@@ -202,7 +187,7 @@ def test_a_box_in_a_job_has_its_gpus_its_limits_and_its_end() -> None:
     assert dict(made.labels) | {"gpubox.version": ""} == {
         "gpubox.profile": "cuda8-cudnn5",
         "gpubox.owner": "anna",
-        "gpubox.folder": "/",
+        "gpubox.folder": str(WORK),
         "gpubox.kind": "command",
         "gpubox.gpus": "GPU-1,GPU-3",
         "gpubox.job": "42",

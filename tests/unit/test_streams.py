@@ -1,4 +1,4 @@
-"""A box's bytes through TLS: the end of the input is said, and nothing of the output is lost."""
+"""A box's bytes: each stream gets its own, through TLS too, where the end of input is said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import random
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,14 +13,53 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpubox import streams, terminal
-from gpubox.streams import SocketStream, TlsStream
+from gpubox.errors import EngineError
+from gpubox.streams import Frames, SocketStream, TlsStream
 from gpubox.terminal import Ending, How, Signals
 from lab.certificates import make_certificates
+from lab.frames import frame
 
 DEADLINE = 30.0
 MB = 1_000_000
+
+
+# Frames ----------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.binary(max_size=40))),
+    st.lists(st.integers(min_value=1, max_value=60)),
+)
+def test_frames_cut_anywhere_give_each_stream_its_bytes(
+    sent: list[tuple[int, bytes]], cuts: list[int]
+) -> None:
+    wire, frames = b"".join(frame(*one) for one in sent), Frames()
+    got = {0: b"", 1: b"", 2: b""}
+    for cut in [*cuts, len(wire)]:
+        data, wire = wire[:cut], wire[cut:]
+        for stream, piece in frames.pieces(data):
+            got[stream] += piece
+    assert got == {n: b"".join(payload for to, payload in sent if to == n) for n in got}
+
+
+@given(st.integers(min_value=1, max_value=30))
+def test_an_error_of_the_engine_is_told_whole(cut: int) -> None:
+    wire, frames = frame(3, b"no space left on device\n"), Frames()
+    with pytest.raises(EngineError, match="off the output: no space left on device"):
+        for part in (wire[:cut], wire[cut:]):
+            list(frames.pieces(part))
+
+
+def test_what_is_no_frame_is_refused() -> None:
+    with pytest.raises(EngineError, match="104"):
+        list(Frames().pieces(b"hello, world"))
+
+
+# TLS -------------------------------------------------------------------------------------------
 
 
 class Ends(NamedTuple):
@@ -95,17 +133,13 @@ def attached(ends: Ends, typed: bytes, act: Callable[[], object]) -> tuple[Endin
     return ending, shown[0]
 
 
-def frame(payload: bytes) -> bytes:
-    return struct.pack(">BxxxL", 1, len(payload)) + payload
-
-
 def test_the_answer_to_the_inputs_end_arrives_whole(ends: Ends) -> None:
     typed, answer = random.randbytes(3 * MB), random.randbytes(3 * MB)
     got: list[bytes] = []
 
     def box() -> None:
         got.append(read_all(ends.box))  # only an end of the input ends this
-        ends.box.sendall(frame(answer))
+        ends.box.sendall(frame(1, answer))
         ends.box.unwrap()
 
     assert attached(ends, typed, box) == (Ending(How.ENDED), answer)
@@ -117,7 +151,7 @@ def test_output_under_way_while_the_input_ends_is_not_lost(ends: Ends) -> None:
 
     def box() -> None:
         for piece in pieces:
-            ends.box.sendall(frame(piece))
+            ends.box.sendall(frame(1, piece))
         assert read_all(ends.box) == b"few"
         ends.box.unwrap()
 
@@ -129,7 +163,7 @@ def test_a_box_that_talks_before_it_listens_gets_the_end_of_its_input(ends: Ends
     typed, answer = random.randbytes(2 * MB), random.randbytes(2 * MB)
 
     def box() -> None:
-        ends.box.sendall(frame(answer))
+        ends.box.sendall(frame(1, answer))
         assert read_all(ends.box) == typed
         ends.box.unwrap()
 

@@ -26,48 +26,13 @@ from hypothesis import strategies as st
 
 from gpubox import terminal
 from gpubox.errors import EngineError, GpuboxError
-from gpubox.streams import Frames, SocketStream
+from gpubox.streams import SocketStream
 from gpubox.terminal import DetachKeys, Ending, How, Signals
+from lab.frames import frame
 from lab.waiting import wait_until
 
 MB = 1_000_000
 DEADLINE = 20.0
-
-
-def frame(stream: int, payload: bytes) -> bytes:
-    return struct.pack(">BxxxL", stream, len(payload)) + payload
-
-
-# --- frames
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.binary(max_size=40))),
-    st.lists(st.integers(min_value=1, max_value=60)),
-)
-def test_frames_cut_anywhere_give_each_stream_its_bytes(
-    sent: list[tuple[int, bytes]], cuts: list[int]
-) -> None:
-    wire, frames = b"".join(frame(*one) for one in sent), Frames()
-    got = {0: b"", 1: b"", 2: b""}
-    for cut in [*cuts, len(wire)]:
-        data, wire = wire[:cut], wire[cut:]
-        for stream, piece in frames.pieces(data):
-            got[stream] += piece
-    assert got == {n: b"".join(payload for to, payload in sent if to == n) for n in got}
-
-
-@given(st.integers(min_value=1, max_value=30))
-def test_an_error_of_the_engine_is_told_whole(cut: int) -> None:
-    wire, frames = frame(3, b"no space left on device\n"), Frames()
-    with pytest.raises(EngineError, match="off the output: no space left on device"):
-        for part in (wire[:cut], wire[cut:]):
-            list(frames.pieces(part))
-
-
-def test_what_is_no_frame_is_refused() -> None:
-    with pytest.raises(EngineError, match="104"):
-        list(Frames().pieces(b"hello, world"))
 
 
 # --- detach keys
@@ -129,7 +94,7 @@ class Pipes:
         self.err, stderr = os.pipe()
         self.fds = [stdin, stdout, stderr]
         self.forwarded: list[signal.Signals] = []
-        self._ours, self._threads = ours, list[threading.Thread]()
+        self.ours, self._threads = ours, list[threading.Thread]()
 
     def meanwhile(self, act: Callable[[], object]) -> None:
         self._threads.append(threading.Thread(target=act))
@@ -155,7 +120,7 @@ class Pipes:
         for thread in self._threads:
             thread.join(DEADLINE)
             assert not thread.is_alive()
-        for open_socket in (self._ours, self.box):
+        for open_socket in (self.ours, self.box):
             open_socket.close()
         for fd in {*self.fds, self.keys, self.out, self.err}:
             with suppress(OSError):
@@ -195,7 +160,7 @@ def test_output_and_errors_go_to_their_own_streams(pipes: Pipes) -> None:
 
 def test_output_that_came_with_the_answer_is_first(pipes: Pipes) -> None:
     whole = frame(1, b"early") + frame(1, b", late")
-    pipes.stream = SocketStream(pipes._ours, early=whole[:5])
+    pipes.stream = SocketStream(pipes.ours, early=whole[:5])
     assert pipes.stream.pending()
     pipes.box.sendall(whole[5:])
     pipes.box.close()
@@ -204,7 +169,7 @@ def test_output_that_came_with_the_answer_is_first(pipes: Pipes) -> None:
 
 
 def test_early_output_does_not_wait_for_more(pipes: Pipes) -> None:
-    pipes.stream = SocketStream(pipes._ours, early=frame(1, b"early"))
+    pipes.stream = SocketStream(pipes.ours, early=frame(1, b"early"))
 
     def waits_for_it() -> None:
         assert os.read(pipes.out, 5) == b"early"
@@ -677,7 +642,7 @@ def test_a_box_that_never_takes_a_size_is_asked_ten_times() -> None:
         return False
 
     with at_terminal() as person:
-        window = terminal._Window(refuse, (person.slave,))
+        window = terminal.Window(refuse, (person.slave,))
         wait_until(lambda: window.tell() is None, DEADLINE)
     assert asked == [(24, 80)] * 10
 

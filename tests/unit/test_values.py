@@ -143,9 +143,12 @@ def test_what_is_no_volume_is_refused(text: str, words: str) -> None:
 def test_a_dataset_folder_is_read_only_unless_said() -> None:
     assert values.data_folder("x:/data", BASE) == Mount("/data", "/base/x", True, True)
     assert values.data_folder("x:/data:rw", BASE) == Mount("/data", "/base/x", True, False)
-    for wrong in ("x", "x:", ":/data", "x:data", "x:/data:z"):
-        with pytest.raises(ValueError):
+    for wrong in ("x", "x:", ":/data", "x:/data:z"):
+        words = f"'{wrong}' is not HOST_PATH:BOX_PATH[:rw]"
+        with pytest.raises(ValueError, match=re.escape(words)):
             values.data_folder(wrong, BASE)
+    with pytest.raises(ValueError, match="'data' is not an absolute path in the box"):
+        values.data_folder("x:data", BASE)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +192,27 @@ def test_devices_and_ulimits() -> None:
     assert values.device("nvidia.com/gpu=0").is_cdi
     assert values.ulimit("nofile", "1:2") == Ulimit("nofile", 1, 2)
     assert values.ulimit("memlock", "-1") == Ulimit("memlock", -1, -1)
-    for name, text in (("nofil", "1"), ("nofile", "2:1"), ("nofile", "x"), ("nofile", "-1:5")):
-        with pytest.raises(ValueError):
-            values.ulimit(name, text)
-    for wrong in ("dev/a", "/a:/b:/c", ""):
-        with pytest.raises(ValueError):
-            values.device(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("nofil", "1", "no ulimit 'nofil'; there is: as, core,"),
+        ("nofile", "2:1", "'nofile=2:1': the soft limit is above the hard one"),
+        ("nofile", "-1:5", "'nofile=-1:5': the soft limit is above the hard one"),
+        ("nofile", "x", "'nofile=x' is not NAME=SOFT[:HARD]"),
+    ],
+)
+def test_what_is_no_ulimit_is_refused(name: str, text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        values.ulimit(name, text)
+
+
+@pytest.mark.parametrize("text", ["dev/a", "/a:/b:/c", ""])
+def test_what_is_no_device_is_refused(text: str) -> None:
+    words = f"'{text}' is not HOST_DEVICE[:BOX_DEVICE][:rwm]"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        values.device(text)
 
 
 @pytest.mark.parametrize(
@@ -213,9 +231,18 @@ def test_references_are_dockers(text: str, expected: str) -> None:
     assert str(values.reference(text)) == expected
 
 
-@pytest.mark.parametrize("text", ["a/b:1:2", "A/b", "a//b", "a:", "", "a b", "-a", "a:é"])
-def test_what_is_no_reference_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a/b:1:2", "'1:2' is not a tag"),
+        ("a:", "'' is not a tag"),
+        ("a:é", "'é' is not a tag"),
+        ("A/b", "the name of an image is lower-case"),
+        *((text, "is not an image: REPOSITORY[:TAG]") for text in ("a//b", "", "a b", "-a")),
+    ],
+)
+def test_what_is_no_reference_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"'{text}'") + ".*" + re.escape(words)):
         values.reference(text)
 
 

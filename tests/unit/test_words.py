@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from gpubox.cli import _run
+from gpubox.cli import invoke
 
 
 def line(capsys: pytest.CaptureFixture[str], words: str) -> str:
-    code = _run([*shlex.split(words)])
+    code = invoke([*shlex.split(words)])
     captured = capsys.readouterr()
     assert code == 0, captured.err
     return captured.out.strip()
 
 
 def failure(capsys: pytest.CaptureFixture[str], words: str) -> tuple[int, str]:
-    code = _run([*shlex.split(words)])
+    code = invoke([*shlex.split(words)])
     return code, capsys.readouterr().err
 
 
@@ -91,7 +91,7 @@ def test_a_starter_file_is_written_once_and_valid(
     capsys: pytest.CaptureFixture[str], tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(str(tmp_path))
-    assert _run(["init"]) == 0
+    assert invoke(["init"]) == 0
     assert line(capsys, f"run {DRY}").endswith("-cudnn9-runtime")
     assert failure(capsys, "init")[0] == 2
     assert "mine (default)" in line(capsys, "profiles")

@@ -47,7 +47,7 @@ def main() -> NoReturn:
     _open_missing_streams()
     words = sys.argv[1:]
     try:
-        code = _run(words)
+        code = invoke(words)
         sys.stdout.flush()
     except BrokenPipeError:
         code = _READER_GONE
@@ -67,7 +67,8 @@ def _open_missing_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
 
 
-def _run(words: list[str]) -> int:
+def invoke(words: list[str]) -> int:
+    """Do what the words say; the exit code, and every error has been told."""
     # the command's name is known before its options are, so that bad ones exit as it would
     context: click.Context | None = None
     try:

@@ -42,7 +42,7 @@ def ps_command(
         return
     urls, ends = _urls(engine, shown, me), _ends(engine, shown)
     if as_json:
-        render.print_json([_object(box, urls, ends) for box in shown])
+        render.print_json([object_of(box, urls, ends) for box in shown])
         return
     if shown:
         empty = {*([] if sizes else ["WRITTEN"]), *([] if any(it.job for it in shown) else ["JOB"])}
@@ -87,7 +87,8 @@ def _ends(engine: Engine, boxes: Iterable[Box]) -> dict[str, str]:
     return found
 
 
-def _object(box: Box, urls: dict[str, str], ends: dict[str, str]) -> dict[str, object]:
+def object_of(box: Box, urls: dict[str, str], ends: dict[str, str]) -> dict[str, object]:
+    """What --json says of it."""
     how = {"status": records.status(box, ends.get(box.id, "")), "exit_code": box.exit_code}
     return asdict(box) | how | {"url": urls.get(box.id, "")}
 

@@ -57,7 +57,7 @@ def gpus_command(context: click.Context, watch: bool, as_json: bool) -> None:
         return
     seen = _Eyes(this).look()
     if as_json:
-        render.print_json([_object(holding) for holding in seen.holdings])
+        render.print_json([object_of(holding) for holding in seen.holdings])
     notes = list(seen.notes)
     if not as_json and seen.holdings:
         left_out = render.print_table(*_table(seen.holdings), _FOLDED)
@@ -196,7 +196,8 @@ def model(device: Device) -> str:
     return f"  MIG {instance}" if mig else f"{name} (MIG)" if device.divided else name
 
 
-def _object(holding: Holding) -> dict[str, Any]:
+def object_of(holding: Holding) -> dict[str, Any]:
+    """What --json says of it."""
     from gpubox import holders
 
     device = holding.device

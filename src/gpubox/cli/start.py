@@ -37,7 +37,7 @@ Resume = Callable[[Request, "Engine"], Callable[["Launch"], int] | None]
 
 
 def run(app: App, parameters: dict[str, Any]) -> int:
-    return go(request(app, parameters, parameters["words"], {}, job=app.job), _conduct)
+    return go(request(app, parameters, parameters["words"], {}, job=app.job), attend)
 
 
 # --- mount
@@ -78,7 +78,7 @@ def mount(app: App, parameters: dict[str, Any]) -> int:
         raise _nothing_to_mount(app, words)
     lists: dict[str, list[Any]] = {"volumes": volumes, "datasets": datasets}
     made = request(app, parameters, words, lists, job=app.job)
-    return go(replace(made, data=frozenset(spec["target"] for spec in volumes)), _conduct)
+    return go(replace(made, data=frozenset(spec["target"] for spec in volumes)), attend)
 
 
 def _nothing_to_mount(app: App, words: list[str]) -> UsageError:
@@ -269,7 +269,7 @@ def _say_notes(request: Request, plan: Plan) -> None:
         request.app.screen.say(note)
 
 
-def _conduct(request: Request, launch: Launch, facts: Facts) -> int:
+def attend(request: Request, launch: Launch, facts: Facts) -> int:
     """Start the box and leave it, or stay with it to its end."""
     engine, screen = launch.engine, request.app.screen
     if request.ask.detach:

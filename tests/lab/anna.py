@@ -1,0 +1,37 @@
+"""Anna, who starts boxes in the unit tests: who she is, her files' settings, and idle GPUs.
+
+Knows no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from gpubox.facts import Caller
+from gpubox.gpus import Device, Gpu
+from gpubox.layers import Layer, layers
+from gpubox.profile import Config
+
+WORK = Path("/home/anna/work")
+ANNA = Caller(
+    name="anna",
+    uid=1000,
+    gid=1000,
+    groups={1000: "anna"},
+    home=WORK.parent,
+    folder=WORK,
+    environ={"HOME": "/home/anna", "USER": "anna", "WANDB_API_KEY": "s3cret"},
+    stdin_is_terminal=False,
+    stdout_is_terminal=False,
+)
+
+
+def config(*own: Layer, environ: Mapping[str, str] = ANNA.environ, folder: Path = WORK) -> Config:
+    """The built-in layer, and these above it."""
+    built_in, *_ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)[0]
+    return Config((built_in, *own), environ, folder)
+
+
+def idle(gpus: Iterable[Gpu]) -> list[Device]:
+    return [Device(index=str(gpu.index), uuid=gpu.uuid, processes=()) for gpu in gpus]
