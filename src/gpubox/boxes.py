@@ -16,7 +16,7 @@ from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.values import NO_GPUS
 
 ALIVE = ("running", "paused", "restarting", "stopping")  # the last is Podman's
-Inspection = Mapping[str, Any]  # all that the engine says of one container, in its own words
+Inspection = Mapping[str, Any]  # what the engine says of a container or an image, in its words
 KILLED = 137  # by SIGKILL: the kernel's, for want of memory, or somebody's
 _WHOLE_ID = 12  # characters, as Docker prints it
 _ENDED = re.compile(r"(?:Exited|Restarting) \((\d+)\) ?(.*)")

@@ -19,10 +19,10 @@ COMMAND_LINE = "command line"
 BUILT_IN = "built in"
 PROJECT_FILE = "gpubox.yaml"
 
-Value: TypeAlias = "str | list[Said] | dict[str, Said] | None"
+Value: TypeAlias = "str | list[Located] | dict[str, Located] | None"
 
 
-class Said(msgspec.Struct, frozen=True):
+class Located(msgspec.Struct, frozen=True):
     """A value and who said it.
 
     Scalars are the text that was written, for only the reader of a key knows whether `12.10` is a
@@ -47,19 +47,21 @@ class Layer(msgspec.Struct, frozen=True):
     """One file. `name` is how people see it; a `shared` one is at home in no project's folder."""
 
     name: str
-    settings: Mapping[str, Said]
+    settings: Mapping[str, Located]
     shared: bool = False
 
 
-def from_flags(flags: Mapping[str, Any], base: Path, where: str = COMMAND_LINE) -> dict[str, Said]:
+def from_flags(
+    flags: Mapping[str, Any], base: Path, where: str = COMMAND_LINE
+) -> dict[str, Located]:
     """Flags as the last layer: texts, lists of texts, mappings."""
 
-    def said(value: Any) -> Said:
+    def said(value: Any) -> Located:
         if isinstance(value, list | tuple):
-            return Said([said(item) for item in value], where, base)
+            return Located([said(item) for item in value], where, base)
         if isinstance(value, dict):
-            return Said({key: said(item) for key, item in value.items()}, where, base)
-        return Said(value, where, base)
+            return Located({key: said(item) for key, item in value.items()}, where, base)
+        return Located(value, where, base)
 
     return {key: said(value) for key, value in flags.items()}
 
@@ -67,7 +69,7 @@ def from_flags(flags: Mapping[str, Any], base: Path, where: str = COMMAND_LINE) 
 # --- reading YAML
 
 
-def read(text: str, name: str, base: Path) -> dict[str, Said]:
+def read(text: str, name: str, base: Path) -> dict[str, Located]:
     """One document, which must be a mapping; errors name `name` and the line."""
     import yaml
 
@@ -94,14 +96,14 @@ class _Reader:
         self.name, self.base = name, base
         self.open: set[int] = set()
 
-    def said(self, node: Any) -> Said:
+    def said(self, node: Any) -> Located:
         where = f"{self.name}:{node.start_mark.line + 1}"
         if id(node) in self.open:
             raise ProfileError(where, "", "an alias that contains itself")
         self.open.add(id(node))
         value = self.value(node, where)
         self.open.discard(id(node))
-        return Said(value, where, self.base)
+        return Located(value, where, self.base)
 
     def value(self, node: Any, where: str) -> Value:
         if node.id == "sequence":
@@ -114,9 +116,9 @@ class _Reader:
             raise ProfileError(where, "", f"the tag {node.tag} is not understood")
         return str(node.value)
 
-    def mapping(self, node: Any) -> dict[str, Said]:
-        found: dict[str, Said] = {}
-        merged: dict[str, Said] = {}
+    def mapping(self, node: Any) -> dict[str, Located]:
+        found: dict[str, Located] = {}
+        merged: dict[str, Located] = {}
         for key_node, value_node in node.value:
             where = f"{self.name}:{key_node.start_mark.line + 1}"
             if key_node.id != "scalar":
@@ -162,7 +164,7 @@ _VARIABLE = re.compile(
 )
 
 
-def interpolate(said: Said, environ: Mapping[str, str]) -> Said:
+def interpolate(said: Located, environ: Mapping[str, str]) -> Located:
     """Compose's `$VAR`, `${VAR}`, `${VAR:-else}`, `${VAR:?problem}`, `${VAR:+other}` and `$$`."""
     if isinstance(said.value, str):
         if "$" not in said.value:
@@ -211,16 +213,6 @@ class Read(msgspec.Struct):
     layers: list[Layer]
     errors: list[GpuboxError]
     warnings: list[str]
-
-
-def layers(
-    *, cwd: Path, home: Path, environ: Mapping[str, str], uid: int, file: Path | None = None
-) -> tuple[list[Layer], list[str]]:
-    """All layers, lowest first, and a warning for each file that was found but not trusted."""
-    found = read_all(cwd=cwd, home=home, environ=environ, uid=uid, file=file)
-    for error in found.errors:
-        raise error
-    return found.layers, found.warnings
 
 
 def read_all(
@@ -347,7 +339,7 @@ def _private_group(gid: int, uid: int) -> bool:
     return user.pw_gid == gid and set(group.gr_mem) <= {user.pw_name} and gid == uid
 
 
-def words(said: Said, split: Callable[[str], list[str]]) -> list[str]:
+def words(said: Located, split: Callable[[str], list[str]]) -> list[str]:
     """A list of texts as it is, one text split into words."""
     if isinstance(said.value, list):
         return [str(item.value if item.value is not None else "") for item in said.value]

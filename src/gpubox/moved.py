@@ -13,13 +13,13 @@ from msgspec.structs import replace
 from gpubox import claims, docker_words, values
 from gpubox.allocation import Allocation, allocate
 from gpubox.backend import refuse
+from gpubox.boxes import Inspection
 from gpubox.docker_words import GpuRequest
 from gpubox.facts import Facts
 from gpubox.holders import holds, without
 from gpubox.plan import BY_PLACE, LABEL, NOTHING_VISIBLE, ORDER, VISIBLE
 from gpubox.values import NO_GPUS, Gpus
 
-Said = Mapping[str, Any]  # the engine's whole answer about a container, or a part of it
 GPUS, CLAIM = f"{LABEL}gpus", f"{LABEL}claim"
 _SHORT_ID = 12
 
@@ -27,7 +27,9 @@ _SHORT_ID = 12
 # --- its GPUs
 
 
-def others(found: Said, asked: Gpus, facts: Facts, *, share: bool = False) -> Allocation | None:
+def others(
+    found: Inspection, asked: Gpus, facts: Facts, *, share: bool = False
+) -> Allocation | None:
     """The GPUs that the box is to have; None where it has them already.
 
     Its own count as free for it. Only of as many as it has they do not, for then it is to leave.
@@ -50,7 +52,7 @@ def claim(given: Allocation) -> dict[str, str]:
     return {GPUS: given.label, CLAIM: given.claim}
 
 
-def by_cdi(found: Said) -> bool:
+def by_cdi(found: Inspection) -> bool:
     """Whether it was given its GPUs as CDI devices, so that this engine refuses the usual way."""
     return any(one.get("Driver") == "cdi" for one in _gpu_requests(found["HostConfig"]))
 
@@ -58,7 +60,7 @@ def by_cdi(found: Said) -> bool:
 # --- the image of its files
 
 
-def forgotten(found: Said, image: Mapping[str, str]) -> dict[str, Any]:
+def forgotten(found: Inspection, image: Mapping[str, str]) -> dict[str, Any]:
     """What the image of its files says instead of the box: no claim, and none of its variables.
 
     An engine adds all that is not said here, so what must not be kept is said empty. `image` are
@@ -82,7 +84,7 @@ def is_of_files(labels: Mapping[str, str]) -> bool:
 
 
 def successor(
-    found: Said, files: str, new: Allocation, request: GpuRequest, image: Mapping[str, str]
+    found: Inspection, files: str, new: Allocation, request: GpuRequest, image: Mapping[str, str]
 ) -> dict[str, Any]:
     """The body of the call that creates it, from the image of its `files`, while the old one is.
 
@@ -111,7 +113,7 @@ def successor(
     return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": first}}
 
 
-def further_networks(found: Said) -> dict[str, dict[str, Any]]:
+def further_networks(found: Inspection) -> dict[str, dict[str, Any]]:
     """Those that it was put into beside the one of its start."""
     first = _network(found["HostConfig"])
     return {name: it for name, it in _endpoints(found).items() if name != first}
@@ -128,7 +130,7 @@ def _environment(
     return {**({ORDER: BY_PLACE} if new.by_place else {}), **variables}
 
 
-def _ports(found: Said) -> dict[str, Any]:
+def _ports(found: Inspection) -> dict[str, Any]:
     """As they were asked for; one that the engine chose stays the number that it has."""
     asked = found["HostConfig"].get("PortBindings") or {}
     bound = found["NetworkSettings"].get("Ports") or {}
@@ -138,7 +140,7 @@ def _ports(found: Said) -> dict[str, Any]:
     }
 
 
-def _as_bound(asked: Said, bound: Iterable[Said]) -> dict[str, Any]:
+def _as_bound(asked: Inspection, bound: Iterable[Inspection]) -> dict[str, Any]:
     """Docker says every address as 0.0.0.0, and again as ::."""
     if (number := str(asked.get("HostPort") or "0")) != "0" and number.isdigit():
         return dict(asked)
@@ -147,33 +149,33 @@ def _as_bound(asked: Said, bound: Iterable[Said]) -> dict[str, Any]:
     return {**asked, **({"HostPort": ports[0]} if ports else {})}
 
 
-def _endpoints(found: Said) -> dict[str, dict[str, Any]]:
+def _endpoints(found: Inspection) -> dict[str, dict[str, Any]]:
     """What was asked of each network, without what came of it."""
     short = found["Id"][:_SHORT_ID]
     known = found["NetworkSettings"].get("Networks") or {}
     return {name: _endpoint(said, short) for name, said in known.items()}
 
 
-def _endpoint(said: Said, short: str) -> dict[str, Any]:
+def _endpoint(said: Inspection, short: str) -> dict[str, Any]:
     asked = {key: said[key] for key in ("IPAMConfig", "Links", "DriverOpts") if said.get(key)}
     aliases = [alias for alias in said.get("Aliases") or () if alias != short]
     return {**asked, **({"Aliases": aliases} if aliases else {})}
 
 
-def _network(host: Said) -> str:
+def _network(host: Inspection) -> str:
     mode = str(host.get("NetworkMode") or "default")
     return "bridge" if mode == "default" else mode
 
 
-def _gpu_requests(host: Said) -> list[Said]:
+def _gpu_requests(host: Inspection) -> list[Inspection]:
     return [one for one in host.get("DeviceRequests") or () if claims.is_for_gpus(one)]
 
 
-def _is_tmpfs(mount: Said) -> bool:
+def _is_tmpfs(mount: Inspection) -> bool:
     return mount.get("Type") == "tmpfs"
 
 
-def variables(config: Said) -> dict[str, str]:
+def variables(config: Inspection) -> dict[str, str]:
     """Those of a container or an image."""
     return values.variables(config.get("Env") or ())
 

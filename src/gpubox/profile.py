@@ -16,7 +16,7 @@ import msgspec
 from gpubox import values
 from gpubox.catalog import AUTO
 from gpubox.errors import GpuboxError, ProfileError, UsageError, did_you_mean
-from gpubox.layers import BUILT_IN, COMMAND_LINE, Layer, Said, from_flags, interpolate
+from gpubox.layers import BUILT_IN, COMMAND_LINE, Layer, Located, from_flags, interpolate
 from gpubox.settings import BY_KEY, SETTINGS, Item, Setting
 
 TOP_LEVEL = {
@@ -195,20 +195,20 @@ class Config(msgspec.Struct, frozen=True):
         return "/" in word or ":" in word or catalog.parse_name(word) is not None
 
     def profile(
-        self, word: str, *overrides: Mapping[str, Said], beneath: Mapping[str, str] | None = None
+        self, word: str, *overrides: Mapping[str, Located], beneath: Mapping[str, str] | None = None
     ) -> Profile:
         """The profile, image or CUDA name `word`, under the overrides (NV_GPU, flags), in order.
 
         What `beneath` says holds where no layer says anything, not even `null`.
         """
-        lowest = Said(from_flags(beneath or {}, self.cwd, BUILT_IN), BUILT_IN, self.cwd)
+        lowest = Located(from_flags(beneath or {}, self.cwd, BUILT_IN), BUILT_IN, self.cwd)
         merged: Merged = self._read("", lowest, None)
         for layer in self.layers:
             _merge(merged, self._read("defaults", layer.settings.get("defaults"), layer))
         for step in self._chain(word, []):
             _merge(merged, step)
         for override in overrides:
-            _merge(merged, self._read("", Said(dict(override), COMMAND_LINE, self.cwd), None))
+            _merge(merged, self._read("", Located(dict(override), COMMAND_LINE, self.cwd), None))
         return self._finish(word, merged)
 
     def _chain(self, word: str, seen: list[str]) -> Iterator[Merged]:
@@ -260,7 +260,7 @@ class Config(msgspec.Struct, frozen=True):
                     return {"pull_policy": self._parse(BY_KEY["pull_policy"], policy, layer)}
         return {}
 
-    def _read(self, key: str, said: Said | None, layer: Layer | None, known: str = "") -> Merged:
+    def _read(self, key: str, said: Located | None, layer: Layer | None, known: str = "") -> Merged:
         """One layer's mapping with every value parsed; `null` stays as a reset."""
         read: Merged = {}
         for name, value in _mapping(key, said).items():
@@ -274,7 +274,9 @@ class Config(msgspec.Struct, frozen=True):
             raise ProfileError(where, "cuda", "image and cuda in one place; keep one of them")
         return read
 
-    def _parse(self, setting: Setting, value: Said, layer: Layer | None) -> Item | dict[str, Item]:
+    def _parse(
+        self, setting: Setting, value: Located, layer: Layer | None
+    ) -> Item | dict[str, Item]:
         if layer is not None:
             try:
                 value = interpolate(value, self.environ)
@@ -282,7 +284,7 @@ class Config(msgspec.Struct, frozen=True):
                 problem = error.problem.replace(": ", f": {setting.key}: ", 1)
                 raise GpuboxError(problem, error.hint, exit_code=error.exit_code) from None
             if setting.key == "workspace" and layer.shared:
-                value = Said(value.value, value.where, self.cwd)
+                value = Located(value.value, value.where, self.cwd)
         if value.value is None:
             return Item(None, value.where)
         parsed = setting.parse(value)
@@ -413,7 +415,7 @@ def _all_mounts(merged: Merged) -> tuple[values.Mount, ...]:
 # --- shapes
 
 
-def _mapping(key: str, said: Said | None) -> dict[str, Said]:
+def _mapping(key: str, said: Located | None) -> dict[str, Located]:
     if said is None or said.value is None:
         return {}
     if not isinstance(said.value, dict):
@@ -421,7 +423,7 @@ def _mapping(key: str, said: Said | None) -> dict[str, Said]:
     return said.value
 
 
-def _profiles(layer: Layer) -> dict[str, Said]:
+def _profiles(layer: Layer) -> dict[str, Located]:
     found = _mapping("profiles", layer.settings.get("profiles"))
     for name, said in found.items():
         if not re.fullmatch(PROFILE_NAME, name):
@@ -436,7 +438,7 @@ def _unknown(where: str, key: str, known: list[str]) -> None:
     raise ProfileError(where, key, "unknown key", hint)
 
 
-def _dataset(name: str, said: Said) -> values.Mount:
+def _dataset(name: str, said: Located) -> values.Mount:
     """`HOST_PATH[:BOX_PATH][:rw]`; without BOX_PATH it is /data/NAME."""
     if not isinstance(said.value, str):
         raise ProfileError(said.where, f"datasets.{name}", "HOST_PATH[:BOX_PATH][:rw] is expected")

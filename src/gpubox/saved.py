@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox import claims, layers, notebook, values
-from gpubox.boxes import Box
+from gpubox.boxes import Box, Inspection
 from gpubox.errors import UsageError
 from gpubox.moved import forgotten, variables
 from gpubox.plan import (
@@ -33,8 +33,6 @@ from gpubox.plan import (
 from gpubox.profile import Profile
 from gpubox.settings import BY_KEY, SETTINGS
 from gpubox.values import ALL_GPUS, NO_GPUS, Device, Gpus, Mount, Port
-
-Said = Mapping[str, Any]  # what the engine says of a container or an image, or a part of it
 
 MARK = "Written by gpubox save"
 _WIDE = 98  # characters of a comment
@@ -57,7 +55,11 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 def saved(
-    box: Box, found: Said, image: Said, environ: Mapping[str, str], beneath: Sequence[Profile]
+    box: Box,
+    found: Inspection,
+    image: Inspection,
+    environ: Mapping[str, str],
+    beneath: Sequence[Profile],
 ) -> Saved:
     """What a box was run with, by the engine's words about it and about the image it came from.
 
@@ -128,7 +130,7 @@ def _wrapped(sentence: str) -> list[str]:
 # --- the image
 
 
-def _of_the_image(found: Said, image: Said) -> dict[str, Any]:
+def _of_the_image(found: Inspection, image: Inspection) -> dict[str, Any]:
     """What the image that it came from says, and nothing of how the box was run.
 
     An engine takes from the box what is empty here, so that is said in other words.
@@ -145,7 +147,9 @@ def _of_the_image(found: Said, image: Said) -> dict[str, Any]:
 # --- settings with one value
 
 
-def _values(box: Box, found: Said, image: Said, beneath: Sequence[Profile]) -> dict[str, Any]:
+def _values(
+    box: Box, found: Inspection, image: Inspection, beneath: Sequence[Profile]
+) -> dict[str, Any]:
     """Those that differ from what holds anyway; None resets it."""
     config, host = found["Config"], found["HostConfig"]
     work, folder = _workspace(found), config.get("WorkingDir") or "/"
@@ -183,7 +187,7 @@ def _unless(usual: Sequence[str], text: str | None) -> str | None:
     return None if (text or "") in usual else text
 
 
-def _gpus(box: Box, found: Said) -> Gpus | None:
+def _gpus(box: Box, found: Inspection) -> Gpus | None:
     """As many as it had, for which ones is the machine's; None where nobody has said."""
     if box.claim == claims.NO_CLAIM:
         return None
@@ -198,7 +202,7 @@ def _gpus_text(gpus: Gpus) -> Any:
     return {"count": count, "share": True} if gpus.share else count
 
 
-def _workspace(found: Said) -> Mount | None:
+def _workspace(found: Inspection) -> Mount | None:
     """A host folder to write in that the box starts in is one, however it was said."""
     folder = found["Config"].get("WorkingDir")
     for it in mounts(found):
@@ -212,7 +216,7 @@ def _workspace_text(work: Mount, box: Box) -> str:
     return source if work.target == "/workspace" else f"{source}:{work.target}"
 
 
-def _user(box: Box, config: Said, image: Said) -> str | None:
+def _user(box: Box, config: Inspection, image: Inspection) -> str | None:
     user = str(config.get("User") or "")
     told = variables(config).get("LOGNAME") == box.owner
     if re.fullmatch(r"\d+:\d+", user) and (told or (user, box.owner) == ("0:0", "root")):
@@ -220,14 +224,14 @@ def _user(box: Box, config: Said, image: Said) -> str | None:
     return _unless(("", image.get("User") or ""), user)
 
 
-def _hostname(box: Box, found: Said) -> str | None:
+def _hostname(box: Box, found: Inspection) -> str | None:
     if str(found["HostConfig"].get("NetworkMode")).startswith(("host", "container:")):
         return None
     usual = ("", hostname_of(box.name), found["Id"][:_SHORT_ID])
     return _unless(usual, found["Config"].get("Hostname"))
 
 
-def _restart(policy: Said) -> str | None:
+def _restart(policy: Inspection) -> str | None:
     times = policy.get("MaximumRetryCount")
     return _unless(("", "no"), f"{policy.get('Name') or ''}{f':{times}' if times else ''}")
 
@@ -235,7 +239,7 @@ def _restart(policy: Said) -> str | None:
 # --- what runs in it
 
 
-def _program(box: Box, config: Said, image: Said) -> dict[str, Any]:
+def _program(box: Box, config: Inspection, image: Inspection) -> dict[str, Any]:
     """A shell's command is its image's; the first words behind an entrypoint may be its own."""
     entrypoint, command = list(config.get("Entrypoint") or []), list(config.get("Cmd") or [])
     own = entrypoint != (image.get("Entrypoint") or [])
@@ -247,7 +251,7 @@ def _program(box: Box, config: Said, image: Said) -> dict[str, Any]:
     return {**program, "command": shlex.join(command)}
 
 
-def _own_variables(box: Box, found: Said, image: Mapping[str, str]) -> dict[str, str]:
+def _own_variables(box: Box, found: Inspection, image: Mapping[str, str]) -> dict[str, str]:
     """Those that neither the image nor gpubox itself gave it."""
     config = found["Config"]
     ours = {VISIBLE: NOTHING_VISIBLE, ORDER: BY_PLACE}
@@ -269,7 +273,7 @@ def _is_hidden(name: str, text: str, environ: Mapping[str, str]) -> bool:
 # --- settings with several
 
 
-def _collections(box: Box, found: Said, image: Said) -> dict[str, Any]:
+def _collections(box: Box, found: Inspection, image: Inspection) -> dict[str, Any]:
     host, work = found["HostConfig"], _workspace(found)
     given_by_image = image.get("Volumes") or {}
     labels, its = found["Config"].get("Labels") or {}, image.get("Labels") or {}
@@ -299,7 +303,7 @@ def _collections(box: Box, found: Said, image: Said) -> dict[str, Any]:
     }
 
 
-def _ports(host: Said) -> Iterator[Port]:
+def _ports(host: Inspection) -> Iterator[Port]:
     """As they were asked for: which number the engine chose is no wish of anybody's."""
     for key, places in (host.get("PortBindings") or {}).items():
         number, _, protocol = key.partition("/")
@@ -313,20 +317,20 @@ def _port_text(port: Port) -> str:
     return str(port).removeprefix(f"{values.LOOPBACK}:").removeprefix(":").removesuffix("/tcp")
 
 
-def mounts(found: Said) -> list[Mount]:
+def mounts(found: Inspection) -> list[Mount]:
     """The folders and volumes of a box, by where they are; one without a source has no name."""
     kinds = ("bind", "volume")
     some = [_mount(it) for it in found.get("Mounts") or () if it.get("Type") in kinds]
     return sorted(some, key=lambda it: it.target)  # an engine shuffles them
 
 
-def is_nameless(mount: Said) -> bool:
+def is_nameless(mount: Inspection) -> bool:
     """Whether it is a volume that goes when its box is removed."""
     name = str(mount.get("Name") or "")
     return mount.get("Type") == "volume" and bool(_NAMELESS.fullmatch(name))
 
 
-def _mount(said: Said) -> Mount:
+def _mount(said: Inspection) -> Mount:
     target, read_only = str(said["Destination"]), not said.get("RW", True)
     if said["Type"] == "volume":
         source = None if is_nameless(said) else said["Name"]
@@ -352,7 +356,7 @@ def _has_colon(mount: Mount) -> bool:
     return ":" in mount.target or ":" in (mount.source or "")
 
 
-def _security(host: Said) -> list[str]:
+def _security(host: Inspection) -> list[str]:
     """Without what the engine adds for --ipc host, and without rules that were read from a file."""
     options = [
         text
@@ -366,7 +370,7 @@ def _is_rules(option: str) -> bool:
     return option.startswith("seccomp={")
 
 
-def _devices(host: Said) -> list[str]:
+def _devices(host: Inspection) -> list[str]:
     files = [
         Device(it["PathOnHost"], it["PathInContainer"], it.get("CgroupPermissions") or "rwm")
         for it in host.get("Devices") or ()
@@ -380,7 +384,7 @@ def _devices(host: Said) -> list[str]:
 # --- what a person must know
 
 
-def _notes(box: Box, found: Said, hidden: Sequence[str]) -> Iterator[str]:
+def _notes(box: Box, found: Inspection, hidden: Sequence[str]) -> Iterator[str]:
     if hidden:
         yield f"not saved, and taken from your environment: {', '.join(hidden)}"
     places = [f"{it.target} ({_from(it, box, found)})" for it in mounts(found) if it.source]
@@ -396,7 +400,7 @@ def _notes(box: Box, found: Said, hidden: Sequence[str]) -> Iterator[str]:
         yield "not saved: the seccomp rules, for which file they came from is not known"
 
 
-def _from(mount: Mount, box: Box, found: Said) -> str:
+def _from(mount: Mount, box: Box, found: Inspection) -> str:
     if mount == _workspace(found) and mount.source == box.folder:
         return "the folder where you start it"
     return str(mount.source) if mount.bind else f"the volume {mount.source}"

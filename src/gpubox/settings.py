@@ -20,7 +20,7 @@ from gpubox import docker_words as say
 from gpubox import values, written
 from gpubox.catalog import AUTO
 from gpubox.errors import ProfileError
-from gpubox.layers import COMMAND_LINE, Said, words
+from gpubox.layers import COMMAND_LINE, Located, words
 from gpubox.values import Gpus
 from gpubox.written import Text, Texts
 
@@ -35,7 +35,7 @@ class Item(NamedTuple):
 class MisreadItemError(ValueError):
     """A problem with one item of a list or mapping, which has a line of its own."""
 
-    def __init__(self, said: Said, problem: str) -> None:
+    def __init__(self, said: Located, problem: str) -> None:
         super().__init__(problem)
         self.said = said
 
@@ -43,14 +43,16 @@ class MisreadItemError(ValueError):
 # --- readers: what was said -> what is meant, or a ValueError with the problem
 
 
-def one(parse: Callable[[str], Any] = str) -> Callable[[Said], Any]:
+def one(parse: Callable[[str], Any] = str) -> Callable[[Located], Any]:
     return lambda said: parse(str(said.value))
 
 
-def keyed(parse: Callable[[Said], Iterable[tuple[str, Any]]]) -> Callable[[Said], dict[str, Item]]:
+def keyed(
+    parse: Callable[[Located], Iterable[tuple[str, Any]]],
+) -> Callable[[Located], dict[str, Item]]:
     """A list whose items are known by a key: the same key twice is an error within one layer."""
 
-    def read(said: Said) -> dict[str, Item]:
+    def read(said: Located) -> dict[str, Item]:
         found: dict[str, Item] = {}
         for item in _items(said):
             with _about(item):
@@ -63,13 +65,13 @@ def keyed(parse: Callable[[Said], Iterable[tuple[str, Any]]]) -> Callable[[Said]
     return read
 
 
-def mapping(parse: Callable[[str, Said], Any]) -> Callable[[Said], dict[str, Item]]:
+def mapping(parse: Callable[[str, Located], Any]) -> Callable[[Located], dict[str, Item]]:
     """A mapping, or Compose's list of `NAME=VALUE`; a NAME alone has no value (None).
 
     A repeated NAME wins over the one before it, as -e does with docker run.
     """
 
-    def read(said: Said) -> dict[str, Item]:
+    def read(said: Located) -> dict[str, Item]:
         found: dict[str, Item] = {}
         for name, item in _pairs(said):
             with _about(item):
@@ -79,11 +81,11 @@ def mapping(parse: Callable[[str, Said], Any]) -> Callable[[Said], dict[str, Ite
     return read
 
 
-def _items(said: Said) -> list[Said]:
+def _items(said: Located) -> list[Located]:
     return said.value if isinstance(said.value, list) else [said]
 
 
-def _pairs(said: Said) -> Iterator[tuple[str, Said]]:
+def _pairs(said: Located) -> Iterator[tuple[str, Located]]:
     if isinstance(said.value, dict):
         yield from said.value.items()
         return
@@ -95,7 +97,7 @@ def _pairs(said: Said) -> Iterator[tuple[str, Said]]:
 
 
 @contextmanager
-def _about(item: Said) -> Iterator[None]:
+def _about(item: Located) -> Iterator[None]:
     """What is wrong in here is told with this item's line."""
     try:
         yield
@@ -103,13 +105,13 @@ def _about(item: Said) -> Iterator[None]:
         raise MisreadItemError(item, str(error)) from None
 
 
-def _variable(name: str, said: Said) -> str | None:
+def _variable(name: str, said: Located) -> str | None:
     if isinstance(said.value, list | dict):
         raise ValueError(f"{name} has a text as its value")
     return said.value
 
 
-def _label(name: str, said: Said) -> str:
+def _label(name: str, said: Located) -> str:
     if name.startswith("gpubox."):
         raise ValueError(f"labels under gpubox. are gpubox's own; rename '{name}'")
     if any(letter.isspace() for letter in name):
@@ -117,7 +119,7 @@ def _label(name: str, said: Said) -> str:
     return _variable(name, said) or ""
 
 
-def _ulimit(name: str, said: Said) -> values.Ulimit:
+def _ulimit(name: str, said: Located) -> values.Ulimit:
     if isinstance(said.value, dict):
         if len(said.value) > 2:
             raise ValueError(f"{name} is a number, or a mapping with soft and hard")
@@ -125,13 +127,13 @@ def _ulimit(name: str, said: Said) -> values.Ulimit:
     return values.ulimit(name, str(said.value if said.value is not None else ""))
 
 
-def _ports(said: Said) -> list[tuple[str, values.Port]]:
+def _ports(said: Located) -> list[tuple[str, values.Port]]:
     plain = said.plain()
     found = values.long_port(plain) if isinstance(plain, dict) else values.ports(str(plain))
     return [(port.key, port) for port in found]
 
 
-def _volume(said: Said) -> list[tuple[str, values.Mount]]:
+def _volume(said: Located) -> list[tuple[str, values.Mount]]:
     plain = said.plain()
     if isinstance(plain, dict):
         mount = values.long_volume(plain, said.base)
@@ -140,17 +142,17 @@ def _volume(said: Said) -> list[tuple[str, values.Mount]]:
     return [(mount.target, mount)]
 
 
-def _device(said: Said) -> list[tuple[str, values.Device]]:
+def _device(said: Located) -> list[tuple[str, values.Device]]:
     device = values.device(str(said.value))
     return [(device.target, device)]
 
 
-def _sbatch_option(said: Said) -> list[tuple[str, str]]:
+def _sbatch_option(said: Located) -> list[tuple[str, str]]:
     found = values.sbatch_option(str(said.value or ""))
     return [(found, found)]
 
 
-def _capability(said: Said) -> list[tuple[str, str]]:
+def _capability(said: Located) -> list[tuple[str, str]]:
     """By its full name, as newer engines store it: `sys_ptrace` is CAP_SYS_PTRACE."""
     name = str(said.value or "").upper()
     if not name.replace("_", "").isalpha():
@@ -159,7 +161,7 @@ def _capability(said: Said) -> list[tuple[str, str]]:
     return [(full, full)]
 
 
-def _security(said: Said) -> list[tuple[str, str]]:
+def _security(said: Located) -> list[tuple[str, str]]:
     """A seccomp profile is a file of the caller's, named from where it was written.
 
     Docker's older spelling with a colon is taken too.
@@ -171,31 +173,31 @@ def _security(said: Said) -> list[tuple[str, str]]:
     return [(text if option == "label" else option, text)]
 
 
-def _env_file(said: Said) -> list[tuple[str, str]]:
+def _env_file(said: Located) -> list[tuple[str, str]]:
     found = values.host_path(str(said.value), said.base)
     return [(found, found)]
 
 
-def _dataset(said: Said) -> list[tuple[str, str]]:
+def _dataset(said: Located) -> list[tuple[str, str]]:
     name = str(said.value).partition(":")[0]
     return [(name, str(said.value))]
 
 
-def _gpus(said: Said) -> Gpus:
+def _gpus(said: Located) -> Gpus:
     if isinstance(said.value, list):
         return values.gpu_ids(",".join(words(said, shlex.split)))
     plain = said.plain()
     return values.long_gpus(plain) if isinstance(plain, dict) else values.gpus(str(plain))
 
 
-def _command(said: Said) -> tuple[str, ...]:
+def _command(said: Located) -> tuple[str, ...]:
     try:
         return tuple(words(said, shlex.split))
     except ValueError as error:
         raise ValueError(f"'{said.value}': {str(error).lower()}") from None
 
 
-def _entrypoint(said: Said) -> tuple[str, ...]:
+def _entrypoint(said: Located) -> tuple[str, ...]:
     # the flag is one word, as docker's: --entrypoint "" and --entrypoint "/a b" are whole
     if said.where == COMMAND_LINE:
         return (str(said.value or ""),)
@@ -208,7 +210,7 @@ def _working_dir(text: str) -> str:
     return text
 
 
-def _workspace(said: Said) -> values.Mount:
+def _workspace(said: Located) -> values.Mount:
     """`DIR[:BOX_PATH]`: read and write, at /workspace unless said otherwise."""
     source, _, target = str(said.value).partition(":")
     if target and not target.startswith("/"):
@@ -238,7 +240,7 @@ def _flavor(text: str) -> str:
     return text
 
 
-def _images(said: Said) -> tuple[str, ...]:
+def _images(said: Located) -> tuple[str, ...]:
     """One image, or several in the order in which they are wanted."""
     found = tuple(words(said, lambda text: [text]))
     for image in found:
@@ -272,12 +274,12 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     also: str = ""
     metavar: str = "TEXT"
     written: Any
-    read: Callable[[Said], Any]
+    read: Callable[[Located], Any]
     write: Callable[[Any], Any] = lambda value: value
     merge: Literal["replace", "by key"] = "replace"
     said: say.Say | None = None
 
-    def parse(self, said: Said) -> Any:
+    def parse(self, said: Located) -> Any:
         """What was said, as this setting means it; a ProfileError names the line."""
         try:
             self._check_shape(said)
@@ -287,10 +289,10 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         except ValueError as error:
             raise ProfileError(said.where, self.name_in(said), str(error)) from None
 
-    def name_in(self, said: Said) -> str:
+    def name_in(self, said: Located) -> str:
         return self.flag if said.where == COMMAND_LINE and self.flag else self.key
 
-    def _check_shape(self, said: Said) -> None:
+    def _check_shape(self, said: Located) -> None:
         # a truth is read from its text, with a message that shows it
         shape = Text if self.written is bool else self.written
         try:
@@ -299,7 +301,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
             raise MisreadItemError(_pointed_to(said, str(error)), _in_words(str(error))) from None
 
 
-def _pointed_to(said: Said, problem: str) -> Said:
+def _pointed_to(said: Located, problem: str) -> Located:
     """The item of a list that msgspec's sentence is about, which has a line of its own."""
     item = re.search(r"at `\$\[(\d+)\]", problem)
     return said.value[int(item[1])] if item and isinstance(said.value, list) else said

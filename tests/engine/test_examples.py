@@ -22,7 +22,7 @@ from gpubox.engine import connect
 from gpubox.facts import Ask, Facts
 from gpubox.gpus import Device, Gpu, Machine
 from gpubox.holders import join
-from gpubox.layers import layers
+from gpubox.layers import read_all
 from gpubox.plan import plan
 from gpubox.profile import Config
 from gpubox.translate import arguments, docker_run
@@ -45,8 +45,8 @@ def config(example: Path, folder: Path) -> Config:
     small = {"BOX_CPUS": "1", "BOX_MEMORY": "64m", "DEMO_MEMORY": "64m", "MEMORY": "64m"}
     places = ("COURSE_DATA", "LAB_DATA", "LAB_SCRATCH", "DATA")
     environ = dict(caller.environ) | small | dict.fromkeys(places, str(folder))
-    found, _ = layers(cwd=folder, home=folder, environ=environ, uid=caller.uid, file=example)
-    return Config(tuple(found), environ, folder)
+    found = read_all(cwd=folder, home=folder, environ=environ, uid=caller.uid, file=example)
+    return Config(tuple(found.layers), environ, folder)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpubox.facts import Caller
 from gpubox.gpus import Device, Gpu
-from gpubox.layers import Layer, layers
+from gpubox.layers import Layer, read_all
 from gpubox.profile import Config
 
 WORK = Path("/home/anna/work")
@@ -29,7 +29,7 @@ ANNA = Caller(
 
 def config(*own: Layer, environ: Mapping[str, str] = ANNA.environ, folder: Path = WORK) -> Config:
     """The built-in layer, and these above it."""
-    built_in, *_ = layers(cwd=Path("/"), home=Path("/"), environ={}, uid=0)[0]
+    built_in, *_ = read_all(cwd=Path("/"), home=Path("/"), environ={}, uid=0).layers
     return Config((built_in, *own), environ, folder)
 
 

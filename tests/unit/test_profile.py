@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gpubox.errors import GpuboxError
-from gpubox.layers import Layer, find_project, from_flags, layers, read
+from gpubox.layers import Layer, find_project, from_flags, read, read_all
 from gpubox.profile import Config, Profile
 from gpubox.values import NO_GPUS, Gpus, Mount, Port
 from lab import anna
@@ -422,20 +422,18 @@ def test_the_layers_lie_where_xdg_and_the_project_say(tmp_path: Path) -> None:
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"profiles: {{{name}: {{image: a}}}}")
-    found, warnings = layers(
-        cwd=project, home=home, environ={"XDG_CONFIG_HOME": str(xdg)}, uid=os.getuid()
-    )
-    names = Config(tuple(found), {}, CWD).names()
+    found = read_all(cwd=project, home=home, environ={"XDG_CONFIG_HOME": str(xdg)}, uid=os.getuid())
+    names = Config(tuple(found.layers), {}, CWD).names()
     assert names[-3:] == ["own", "one", "project"]
-    assert not warnings
-    explicit, _ = layers(
+    assert not found.warnings
+    explicit = read_all(
         cwd=project,
         home=home,
         environ={},
         uid=os.getuid(),
         file=home / ".config/gpubox/config.yaml",
     )
-    assert "project" not in Config(tuple(explicit), {}, CWD).names()
+    assert "project" not in Config(tuple(explicit.layers), {}, CWD).names()
 
 
 def test_the_walk_ends_at_home(tmp_path: Path) -> None:
