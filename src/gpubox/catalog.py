@@ -58,7 +58,8 @@ class CudaChoice(msgspec.Struct, frozen=True):
 
 
 class TagStatus(msgspec.Struct, frozen=True):
-    """`when`: the time of a deletion, worded to follow "in" ("June 2023"); None if not known."""
+    """`when`: of a live tag the ISO date of the listing that showed it, of a deleted one the time
+    of that, worded to follow "in" ("June 2023"); None if not known."""
 
     state: State
     when: str | None = None
@@ -82,8 +83,7 @@ class _Version(TypedDict, total=False):
     cudnn: str  # what a `cudnn` tag without a number holds
     holds: dict[str, str]  # the whole version of each cuDNN, by its major one
     needs: tuple[str, str, str, list[str] | None, list[str] | None]  # see scripts/catalog.py
-    tags: list[tuple[State, str, str, str]]  # state, when, parts, OSes: every part on every OS;
-    # an unknown tag without a `when` was never heard of, only its sisters in other versions
+    tags: list[tuple[State, str, str, str]]  # state, when, parts, OSes: every part on every OS
 
 
 class Data(TypedDict):
@@ -112,6 +112,11 @@ class Listed(NamedTuple):
         return f"nvidia/cuda:{self.tag}"
 
     @property
+    def is_heard_of(self) -> bool:
+        """Else only its sisters in other versions are."""
+        return self.state != "unknown" or bool(self.when)
+
+    @property
     def cudnn_version(self) -> str:
         """The whole version, where it is known."""
         holds = data()["versions"][self.tag.cuda].get("holds", {})
@@ -135,6 +140,25 @@ def parse_name(name: str) -> CudaChoice | None:
         return None
     cudnn = None if addon is None else addon.removeprefix("cudnn")
     return CudaChoice(found["cuda"], cudnn, found.get("flavor", "devel"), found.get("os"))
+
+
+def nearest_name(word: str) -> str:
+    """The name that `cuda12.4-cudn`, `CUDA 12.4` or `12.4-cudnn8.9` means, if NVIDIA has it."""
+    from difflib import get_close_matches
+
+    joined = re.sub(r"\b(cuda|cudnn|ubuntu)[-_= ]+(?=\d)", r"\1", word.lower())
+    cuda, *parts = re.findall(r"[^-_,+= ]+", re.sub(r"^(?=\d)", "cuda", joined)) or [""]
+    series = _series(cuda.removeprefix("cuda"))
+    known = {part for version in series for it in _listed(version) for part in it.tag[1:] if part}
+    near = [
+        part if is_part(part) else next(iter(get_close_matches(part, sorted(known), 1, 0.7)), "")
+        for part in parts
+    ]
+    choice = parse_name("-".join((cuda, *near))) if all(near) else None
+    try:
+        return name(choice) if choice and candidates(choice) else ""
+    except CudaImageError:
+        return ""
 
 
 def is_part(word: str) -> bool:
@@ -175,9 +199,9 @@ def status(image_reference: str) -> TagStatus:
     known = next((it for it in listed if it.tag == tag), None)
     if known is None and tag and tag.cuda and _all_deleted(listed):
         known = listed[-1]  # the deletions stand in the order of time
-    if known and known.state == "deleted":
-        return TagStatus("deleted", known.when or None)
-    return TagStatus(known.state if known else "unknown")
+    if known is None or known.state == "unknown":
+        return TagStatus("unknown")
+    return TagStatus(known.state, known.when or None)
 
 
 def successor(image_reference: str) -> str | None:
@@ -194,9 +218,9 @@ def successor(image_reference: str) -> str | None:
 
 
 def listed() -> Iterator[Listed]:
-    """Every tag that there is or was, the newest CUDA first."""
+    """Every tag that was heard of, the newest CUDA first."""
     for version in reversed(data()["versions"]):
-        yield from _listed(version)
+        yield from (it for it in _listed(version) if it.is_heard_of)
 
 
 def minors() -> list[str]:

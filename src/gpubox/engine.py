@@ -215,7 +215,7 @@ class Engine:
         with translated("the engine"):
             found = self.api.images()
         names = [name for item in found for name in item.get("RepoTags") or ()]
-        return [name for name in names if name != _UNNAMED]
+        return [values.familiar(name) for name in names if name != _UNNAMED]
 
     def published(self, image: str, warn: Callable[[str], None]) -> Published | None:
         """What the registry has of an image, asked by the engine; None where it has none."""
@@ -227,6 +227,8 @@ class Engine:
                     platforms=tuple(map(_platform, found.get("Platforms") or ())),
                 )
         except EngineSaid as refusal:
+            if self.podman and refusal.text == "Not Found":
+                raise EngineError("Podman's service asks no registry for others") from None
             if not is_image_absent(refusal.text):
                 raise
             return None

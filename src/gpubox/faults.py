@@ -35,6 +35,7 @@ class Fault(NamedTuple):
     exit_code: int = 125
 
 
+_NO_REGISTRY = "error parsing HTTP"  # whatever the page says then
 _NO_MANIFEST = r"manifest for \S+ not found|manifest unknown|name unknown|: not found"
 
 # The order matters: GPU, mount and device texts hold words of the command's own faults.
@@ -344,9 +345,14 @@ FAULTS = (
     ),
     # --- pulls
     Fault(
-        r"toomanyrequests|429 Too Many",
+        r"toomanyrequests|429 Too Many|parsing HTTP 429",
         "the registry lets nobody here pull for now: too many requests",
         "log in for a higher limit (docker login), or wait an hour",
+    ),
+    Fault(
+        rf"{_NO_REGISTRY} (?P<what>\d+) response",
+        "what answers as the registry of {it} is none (HTTP {what})",
+        "check its name; the engine's network may want a login in the browser, or a proxy",
     ),
     Fault(
         r"no space left on device",
@@ -387,6 +393,7 @@ FAULTS = (
     ),
     Fault(
         r"connection refused|i/o timeout|TLS handshake timeout|context deadline exceeded|"
+        r"Client\.Timeout exceeded|"
         r"network is unreachable|connection reset|unexpected EOF|\bEOF\b|no route to host",
         "the registry of {it} does not answer",
         "check the network and the proxy of the engine, then try again",
@@ -556,7 +563,7 @@ def is_port_taken(text: str) -> bool:
 
 def is_image_absent(text: str) -> bool:
     """Whether the registry was asked and has not got it."""
-    return bool(re.search(_NO_MANIFEST, text))
+    return bool(re.search(_NO_MANIFEST, text)) and _NO_REGISTRY not in text
 
 
 def is_image_denied(text: str) -> bool:

@@ -10,7 +10,7 @@ import json
 import socket
 from typing import Any
 
-from gpubox import claims
+from gpubox import claims, values
 from gpubox.contexts import Endpoint
 from gpubox.holders import Container
 
@@ -27,7 +27,7 @@ def boxes(endpoint: Endpoint, *, stopped: bool) -> list[Container]:
 def images(endpoint: Endpoint) -> list[str]:
     found = _asked(endpoint, "/images/json")
     names = [name for item in found for name in item.get("RepoTags") or ()]
-    return [name for name in names if name != "<none>:<none>"]
+    return [values.familiar(name) for name in names if name != "<none>:<none>"]
 
 
 def _box(item: dict[str, Any]) -> Container:

@@ -116,17 +116,31 @@ def addresses() -> Addresses:
 
 def tag(repository: str, name: str, at: Addresses | None = None) -> HubTag | None:
     """The tag of a repository like `nvidia/cuda`; None where the Hub says that there is none."""
-    about = f"{repository}:{name}"
-    url = f"{_tags_of(repository, at or addresses())}/{quote(name, safe='')}"
+    about, tags = f"{repository}:{name}", _tags_of(repository, at or addresses())
+    url = f"{tags}/{quote(name, safe='')}"
     answer = _asked(about, url)
     found = _object(about, url, answer)
-    return None if answer.status == 404 else _tag(about, url, found)
+    if answer.status == 404:
+        _must_show(about, f"{tags}?page_size=1", repository)
+        return None
+    if found.get("name") != name:
+        raise _no_hub(about, url, "another tag" if "name" in found else "no tag")
+    return _tag(about, url, found)
+
+
+def _must_show(about: str, url: str, repository: str) -> None:
+    """What is in a private repository is answered as what is nowhere."""
+    answer = _asked(about, url)
+    _object(about, url, answer)
+    if answer.status == 404:
+        reason = f"it shows no {repository}: there is none, or it is private"
+        raise HubUnknown(about, reason, "check the name; docker login logs in")
 
 
 def like(repository: str, text: str, at: Addresses | None = None) -> list[HubTag]:
-    """Tags whose name holds `text`, the newest first; no more than a few pages of them."""
+    """Tags whose name holds `text`, if any, the newest first; no more than a few pages of them."""
     at = at or addresses()
-    query = urlencode({"page_size": _PAGE, "name": text})
+    query = urlencode({"page_size": _PAGE} | ({"name": text} if text else {}))
     return list(_pages(repository, f"{_tags_of(repository, at)}?{query}", at.tags))
 
 
@@ -179,9 +193,14 @@ def _counted(header: str) -> tuple[int | None, int | None]:
 
 def _pages(repository: str, url: str, base: str) -> Iterator[HubTag]:
     about = repository
-    for _ in range(_PAGES):
-        answer = _asked(about, url)
-        found = _object(about, url, answer)
+    for number in range(_PAGES):
+        try:
+            answer = _asked(about, url)
+            found = _object(about, url, answer)
+        except HubUnknown:
+            if number:
+                return  # the pages before must do
+            raise
         if answer.status == 404:
             return
         results = found.get("results")
@@ -235,7 +254,9 @@ def _object(about: str, url: str, answer: _Answer) -> dict[str, Any]:
         found = json.loads(answer.body)
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict):
+    # a gateway says 404 of itself, and the Hub of an address that it no longer has
+    denied = answer.status == 404 and not re.search(rb"(?i)(?<!page )not found", answer.body)
+    if not isinstance(found, dict) or denied:
         start = " ".join(answer.body[:200].decode("utf-8", "replace").split())[:40]
         raise _no_hub(about, url, start if start.isprintable() and start else "nothing to read")
     return found

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Literal
 
 import msgspec
 
 from gpubox import catalog, demands, fits
-from gpubox.catalog import CudaChoice, Listed
+from gpubox.catalog import CudaChoice, CudaImageError, Listed
 from gpubox.demands import Demand
 from gpubox.gpus import Gpu, Machine
 
@@ -55,8 +56,7 @@ def choices(here: Mapping[str, Here] | None, machine: Machine | None) -> Iterato
     for image, local in (here or {}).items():
         yield _of_here(image, local, judge)
     for cuda in catalog.minors():
-        choice = CudaChoice(cuda, "") if _has_cudnn(cuda) else CudaChoice(cuda)
-        image = catalog.image(choice)
+        choice, image = _good(cuda)
         if image not in shown:
             yield _of_listed(_by_image()[image], here, judge, catalog.name(choice))
 
@@ -93,7 +93,7 @@ def _fits(offer: Offer, part: str) -> bool:
         return bool(offer.local)
     if part == "cudnn":
         return bool(offer.cudnn)
-    if re.fullmatch(r"cudnn\d+", part):
+    if re.fullmatch(r"cudnn\d[\d.]*", part):
         return f"{offer.cudnn}.".startswith(f"{part.removeprefix('cudnn')}.")
     if part in ("base", "runtime", "devel") and offer.flavor:
         return offer.flavor == part
@@ -152,8 +152,13 @@ def _by_image() -> dict[str, Listed]:
     return {listed.image: listed for listed in catalog.listed()}
 
 
-def _has_cudnn(cuda: str) -> bool:
-    return any(it.cudnn for it in catalog.listed() if catalog.minor(it.tag.cuda) == cuda)
+def _good(cuda: str) -> tuple[CudaChoice, str]:
+    """One with cuDNN, where such an image was heard of."""
+    with suppress(CudaImageError):
+        choice = CudaChoice(cuda, "")
+        if (image := catalog.image(choice)) in _by_image():
+            return choice, image
+    return CudaChoice(cuda), catalog.image(CudaChoice(cuda))
 
 
 def _judge(machine: Machine | None) -> Judge:

@@ -161,7 +161,7 @@ class Config(msgspec.Struct, frozen=True):
                 found.where,
                 key,
                 f"no profile '{found.value}'",
-                did_you_mean(found.value, self.names()),
+                self.nearest(found.value),
             )
         return str(found.value)
 
@@ -188,6 +188,13 @@ class Config(msgspec.Struct, frozen=True):
 
     def knows(self, word: str) -> bool:
         return word in self.names() or self._is_image_or_cuda(word)
+
+    def nearest(self, word: str) -> str:
+        """The hint for a word that is no profile."""
+        from gpubox import catalog
+
+        meant = catalog.nearest_name(word)
+        return f"did you mean '{meant}'?" if meant else did_you_mean(word, self.names())
 
     def _is_image_or_cuda(self, word: str) -> bool:
         from gpubox import catalog
@@ -229,7 +236,7 @@ class Config(msgspec.Struct, frozen=True):
                 cycle = " -> ".join([*path[path.index(parent.value) :], parent.value])
                 raise ProfileError(parent.where, "extends", f"a circle: {cycle}")
             if not self.knows(parent.value):
-                hint = did_you_mean(parent.value, self.names())
+                hint = self.nearest(parent.value)
                 raise ProfileError(parent.where, "extends", f"no profile '{parent.value}'", hint)
             yield from self._chain(parent.value, path)
         for step in own:
@@ -248,7 +255,7 @@ class Config(msgspec.Struct, frozen=True):
             return {"image": Item((word,), COMMAND_LINE), **self._policy(word)}
         if choice := catalog.parse_name(word):
             return {"image": Item(catalog.candidates(choice), "NVIDIA's tags")}
-        raise UsageError(f"no profile '{word}'", did_you_mean(word, self.names()))
+        raise UsageError(f"no profile '{word}'", self.nearest(word))
 
     def _policy(self, image: str) -> Merged:
         """When an image is pulled by the profile that has it: one that was saved here never is."""

@@ -54,14 +54,15 @@ def ask(
         except GpuboxError as error:
             reasons.append(error.problem)
     missing = bool(answers) and not any(answers)
+    hubs = tuple(f"linux/{kind}" for kind in tag.sizes) if tag else ()
     return Remote(
         image=image,
         state="missing" if missing else "there" if answers else "unknown",
         digest=published.digest if published else tag.digest if tag else "",
-        platforms=published.platforms if published else (),
+        platforms=(published and published.platforms) or hubs,
         sizes=tag.sizes if tag else {},
         pushed=tag.pushed[:10] if tag else "",
-        near=_near(reference) if missing else (),
+        near=_near(reference) if missing and reference.tag else (),
         reasons=tuple(reasons),
     )
 
@@ -74,9 +75,15 @@ def _of_the_engine(engine: Engine | GpuboxError) -> Engine:
 
 def _near(reference: values.Reference) -> tuple[str, ...]:
     """The nearest tags that there are: by the Hub, or by the catalogue of NVIDIA's."""
-    names = [it.tag for it in catalog.listed() if it.state == "live"]
-    known = [str(tag) for tag in names] if reference.repository == "nvidia/cuda" else []
+    repository, tag = reference.repository, reference.tag
+    live = [str(it.tag) for it in catalog.listed() if it.state == "live"]
+    known = live if repository == "nvidia/cuda" else []
+    short = catalog.parse_name(catalog.nearest_name(tag))  # such as `12.4-cudnn`
+    meant = catalog.image(short).partition(":")[2] if short else ""
     if not reference.registry:
         with suppress(GpuboxError):  # then what is known must do
-            known += [it.name for it in hub.like(reference.repository, reference.tag.split("-")[0])]
-    return tuple(get_close_matches(reference.tag, dict.fromkeys(known), _NEAR, 0.5))
+            found = hub.like(repository, tag.split("-")[0]) or hub.like(repository, "")
+            known += [it.name for it in found]
+    others = dict.fromkeys(name for name in known if name != tag)
+    near = dict.fromkeys((meant, *get_close_matches(tag, others, _NEAR, 0.5)))
+    return tuple(name for name in near if name in others)[:_NEAR]

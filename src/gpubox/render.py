@@ -34,7 +34,10 @@ def console(*, stderr: bool = False) -> Console:
     """Rich's console for data (stdout) or for everything else (stderr)."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    plain = os.environ.get("NO_COLOR")  # of which Rich leaves bold letters
+    return Console(
+        stderr=stderr, highlight=False, soft_wrap=False, color_system=None if plain else "auto"
+    )
 
 
 def print_json(rows: Sequence[Mapping[str, Any]]) -> None:

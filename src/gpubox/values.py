@@ -501,6 +501,14 @@ def reference(text: str) -> Reference:
     return Reference(registry, repository, tag or ("" if digest else "latest"), digest)
 
 
+def familiar(name: str) -> str:
+    """An image's name as Docker lists it; Podman's lists begin with `docker.io/`."""
+    try:
+        return str(reference(name))
+    except ValueError:
+        return name
+
+
 def registry(text: str) -> str:
     """`HOST[:PORT][/PATH]`, as it begins an image's name."""
     place = text.rstrip("/")

@@ -73,8 +73,13 @@ def test_a_name_without_a_slash_is_an_official_image(hub: Hub) -> None:
 
 def test_what_is_not_there_is_missing(hub: Hub) -> None:
     assert tag(CUDA, "8.0-cudnn5-devel") is None
-    assert tag("nvidia/cudda", LIVE) is None
     assert like("nvidia/cudda", "12") == []
+
+
+def test_what_may_be_private_is_not_missing(hub: Hub) -> None:
+    with pytest.raises(HubUnknown) as caught:
+        tag("anna/own", "1")
+    assert caught.value.reason == "it shows no anna/own: there is none, or it is private"
 
 
 def test_near_misses_come_from_all_pages(hub: Hub) -> None:
@@ -84,6 +89,11 @@ def test_near_misses_come_from_all_pages(hub: Hub) -> None:
         "name=12.4&page=2&page_size=100",
     ]
     assert like(CUDA, "8.0-cudnn5") == []
+
+
+def test_a_page_that_is_not_given_takes_nothing_from_those_before(hub: Hub) -> None:
+    hub.faults["page 2"] = Fault(429)
+    assert [found.name for found in like(CUDA, "12.4")] == NAMES[:2]
 
 
 def test_pages_without_end_are_not_followed_without_end(hub: Hub) -> None:
@@ -190,9 +200,11 @@ LOGIN = LOGIN_PAGE.decode().replace("\n", " ")[:40]
         (Fault(body=b""), "nothing to read"),
         (Fault(body=b"\x1b[31m"), "nothing to read"),
         (Fault(body=b"[" * 100_000), "[" * 40),
+        (Fault(404, body=b'{"error": "no route"}'), '{"error": "no route"}'),
+        (Fault(404, body=b'{"message": "Page Not Found"}'), '{"message": "Page Not Found"}'),
+        (Fault(body=b'{"name": "12"}'), "another tag"),
         (Fault(body=b"{}"), "no tag"),
-        (Fault(body=b'{"name": 12}'), "no tag"),
-        (Fault(body=b'{"name": "12\\u001b[2J"}'), "no tag"),
+        (Fault(body=b'{"name": "12\\u001b[2J"}'), "another tag"),
     ],
 )
 def test_another_page_than_the_hubs_is_not_believed(hub: Hub, fault: Fault, what: str) -> None:

@@ -63,6 +63,8 @@ def test_images_has_what_is_here_with_its_size_and_verdict(
     assert 10**6 < here[STAND_IN]["size"] < 10**7
     runs = {item["cuda"]: item["runs"] for item in found}
     assert (runs["12.4.1"], runs["12.6.3"], runs["13.0.3"]) == ("yes", "no", "no")
+    here_only = gpubox("images", "local", env=nvml(MACHINES["1080ti-535"]))
+    assert re.search(rb"; gpubox run \S+ starts one\n$", here_only.stderr)
 
 
 def test_a_filter_shows_every_tag_that_fits(gpubox: Gpubox) -> None:
@@ -109,7 +111,7 @@ def test_without_an_engine_the_catalogue_is_told_all_the_same(gpubox: Gpubox) ->
     assert {(item["local"], item["size"]) for item in found} == {(None, None)}
 
 
-@pytest.mark.parametrize("width", [60, 80, 180])
+@pytest.mark.parametrize("width", [60, 80, 200])
 def test_in_a_window_of_any_width_no_line_is_cut(
     stable_engine: PrivateEngine, gpubox: Gpubox, nvml: Nvml, width: int
 ) -> None:
@@ -118,7 +120,9 @@ def test_in_a_window_of_any_width_no_line_is_cut(
     child = pexpect.spawn(
         str(gpubox.program),
         ["images"],
-        env=gpubox.env | nvml(MACHINES["1080ti+a100-535"]),
+        env=gpubox.env
+        | nvml(MACHINES["1080ti+a100-535"])
+        | {"NO_COLOR": "1" if width < 80 else ""},
         cwd=str(gpubox.cwd),
         encoding="utf-8",
         dimensions=(100, width),
@@ -134,7 +138,10 @@ def test_in_a_window_of_any_width_no_line_is_cut(
     fits = next(line for line in lines if line.startswith(f"nvidia/cuda:{LIVE[:18]}"))
     assert fits.split()[-1] == "yes"
     left_out = re.search(r"a wider window shows (.+); --json everything", "".join(screen.display))
-    assert bool(left_out) == (width < 180)
+    assert bool(left_out) == (width < 200)
+    assert ("\x1b" in (child.before or "")) == (width >= 80)
+    reasons = re.findall(r"^CUDA ([\d., ]+): perhaps, the driver knows", "\n".join(lines), re.M)
+    assert bool(reasons) == bool(left_out), "why, where the column is left out"
     if width >= 80:
         assert f"nvidia/cuda:{LIVE}" in "\n".join(lines)
 
@@ -154,7 +161,7 @@ def test_a_tag_that_the_hub_has_is_told_with_its_sizes(gpubox: Gpubox, hub: Hub)
     )
     (found,) = listed(gpubox("images", "--remote", LIVE, "--json", env=there(hub)))
     assert found["sizes"] == {"amd64": 4_100_000_000, "arm64": 3_900_000_000}
-    assert found["state"] == "there"
+    assert (found["state"], found["platforms"]) == ("there", ["linux/amd64", "linux/arm64"])
 
 
 def test_a_tag_that_the_hub_has_not_is_missing_with_the_nearest(gpubox: Gpubox, hub: Hub) -> None:
@@ -163,14 +170,28 @@ def test_a_tag_that_the_hub_has_not_is_missing_with_the_nearest(gpubox: Gpubox, 
     problem, near = done.stderr.decode().splitlines()
     assert problem == "gpubox: the registry has no nvidia/cuda:12.4.1-cudnn9-devel-ubuntu22.04"
     assert near.startswith(f"  the nearest: {LIVE}, ")
+    short = gpubox("images", "--remote", "12.4-cudnn", env=there(hub)).stderr.decode()
+    assert f"  the nearest: {LIVE}, " in short
+
+
+def test_a_tag_that_was_there_is_told_as_such_and_is_not_its_own_nearest(
+    gpubox: Gpubox, hub: Hub
+) -> None:
+    gone = "docker.io/nvidia/cuda:12.6.3-devel-ubuntu24.04"
+    done = gpubox("images", "--remote", gone, env=there(hub))
+    problem, near = done.stderr.decode().splitlines()
+    assert problem == f"gpubox: the registry has no {gone}: it was there on 2025-12-15"
+    assert near.startswith("  the nearest: ") and "12.6.3-devel-ubuntu24.04" not in near
 
 
 def test_a_deleted_tag_is_told_as_such(gpubox: Gpubox, hub: Hub) -> None:
     done = gpubox("images", "--remote", "cuda8-cudnn5", env=there(hub))
     assert done.returncode == 1
-    assert done.stderr.decode().splitlines()[0] == (
+    problem, hint = done.stderr.decode().splitlines()
+    assert problem == (
         "gpubox: the registry has no nvidia/cuda:8.0-cudnn5-devel: deleted in June 2023"
     )
+    assert hint.startswith("  gpubox build nvidia/cuda:8.0-cudnn5-devel makes it here; ")
 
 
 def test_a_hub_that_is_asked_too_often_makes_it_unknown(gpubox: Gpubox, hub: Hub) -> None:
@@ -181,6 +202,7 @@ def test_a_hub_that_is_asked_too_often_makes_it_unknown(gpubox: Gpubox, hub: Hub
     assert problem == f"gpubox: whether there is nvidia/cuda:{LIVE} is not known"
     assert "takes no more questions from here for now (429), again in 42 s" in reasons
     assert "cannot be found from the engine's machine" in reasons
+    assert reasons.endswith("; last known: it was there on 2026-06-18")
 
 
 def test_another_registry_is_asked_through_the_engine(

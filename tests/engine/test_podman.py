@@ -156,6 +156,18 @@ def test_an_image_is_not_built_by_a_builder_that_is_not_dockers(gpubox: Gpubox) 
     assert f"gpubox build --print cuda8-cudnn6 | podman build -t {image} -\n" in text
 
 
+def test_an_image_that_is_here_is_known_by_dockers_name_and_registries_are_not_asked(
+    gpubox: Gpubox,
+) -> None:
+    (here,) = [it for it in json.loads(gpubox("images", "--json").stdout) if it["local"]]
+    assert (here["image"], here["state"], here["when"]) == (STAND_IN, "deleted", "June 2023")
+    asked = gpubox("images", "--remote", "127.0.0.1:1/lab/own:1")
+    assert said(asked, 1).splitlines() == [
+        "gpubox: whether there is 127.0.0.1:1/lab/own:1 is not known",
+        "  Podman's service asks no registry for others",
+    ]
+
+
 def test_a_missing_host_folder_is_not_made(gpubox: Gpubox) -> None:
     assert f"no folder {gpubox.cwd}/data" in said(gpubox("mount", "./data:/data", PROFILE, "true"))
     assert not (gpubox.cwd / "data").exists()

@@ -58,7 +58,7 @@ def hub_tag(name: str, **sizes: int) -> dict[str, Any]:
 
 class Hub:
     """Listens at `url`; `repositories` has the tags of each, `limit` its pull limit and what is
-    left of it, with `page` tags a page. `faults` are by `tags`, `token` and `manifests`."""
+    left of it, with `page` tags a page. `faults` are by `tags`, `page 2`, `token`, `manifests`."""
 
     def __init__(self, certificate: tuple[str, str] | None = None) -> None:
         self.repositories: dict[str, list[dict[str, Any]]] = {}
@@ -112,6 +112,8 @@ class Hub:
         wanted = {key: values[0] for key, values in parse_qs(query).items()}
         found = [each for each in known if wanted.get("name", "") in each["name"]]
         page = int(wanted.get("page", "1"))
+        if fault := self.faults.get(f"page {page}"):
+            return fault
         here = found[(page - 1) * self.page : page * self.page]
         more = page * self.page < len(found)
         name = wanted.get("name", "")

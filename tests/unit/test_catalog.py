@@ -72,7 +72,7 @@ def test_every_tag_has_the_state_that_the_evidence_gives_it() -> None:
     for row in TAGS:
         found = status(f"nvidia/cuda:{row['tag']}")
         if row["status"] == "available" and row["proof"] == "listing":
-            assert found == TagStatus("live")
+            assert found == TagStatus("live", row["last_seen_live"])
         else:
             state = "deleted" if row["status"] == "removed" else "unknown"
             assert found.state == state, row["tag"]
@@ -191,6 +191,33 @@ def test_of_a_cuda_that_was_listed_in_part_the_rest_is_expected_but_not_known() 
     assert status(named("cuda13.2")).state == "unknown"
     assert named("cuda13.4") == "nvidia/cuda:13.4.1-devel-ubuntu24.04"
     assert status(named("cuda12.9.2-runtime")).state == "unknown"
+
+
+MEANT = {
+    "cuda12.4-cudn": "cuda12.4-cudnn",
+    "CUDA12.4": "cuda12.4",
+    "Cuda 11.8 cuDNN 8": "cuda11.8-cudnn8",
+    "cuda-8.0-cudnn-5": "cuda8.0-cudnn5",
+    "cuda11.8-cudnn8.9": "cuda11.8-cudnn8",
+    "cuda12.4-cudnn9.1-dev": "cuda12.4-cudnn",
+    "cuda12.4-ubuntu-22.04": "cuda12.4-ubuntu22.04",
+    "cuda12.4-runtme-": "cuda12.4-runtime",
+    "12.4.1-cudnn-devel-ubuntu22.04": "cuda12.4.1-cudnn-ubuntu22.04",
+    "cuda12.7-cudn": "",
+    "cuda12.4-cudnn-8": "",
+    "cuda12.4-torch": "",
+    "cuda12.4-rc": "",
+    **dict.fromkeys(("", "-", "2", "cuda", "train", "nvidia-smi", "pytorch"), ""),
+}
+
+
+@pytest.mark.parametrize(("word", "name"), MEANT.items())
+def test_what_almost_reads_as_a_name_is_near_to_one_that_nvidia_has(word: str, name: str) -> None:
+    assert catalog.nearest_name(word) == name
+
+
+def test_what_nobody_has_heard_of_is_in_no_list() -> None:
+    assert sorted(str(it.tag) for it in catalog.listed()) == sorted(row["tag"] for row in TAGS)
 
 
 REFUSED = {

@@ -345,6 +345,19 @@ FAULTS = [
     (f"{HEAD}503 Service Unavailable", "has failed: 503 Service Unavailable", "later"),
     ("received unexpected HTTP status: 502 Bad Gateway", "has failed: 502 Bad Gateway", "later"),
     ("toomanyrequests: You have reached your pull rate limit", "too many requests", "wait"),
+    ('error parsing HTTP 429 response body: "<html>"', "too many requests", "wait"),
+    (
+        "error parsing HTTP 404 response body: invalid character '<' looking for beginning of"
+        ' value: "<html>The page you asked for: not found; access denied</html>"',
+        "what answers as the registry of a/b:c is none (HTTP 404)",
+        "a proxy",
+    ),
+    (
+        'Get "https://h/v2/": net/http: request canceled (Client.Timeout exceeded while awaiting'
+        " headers)",
+        "does not answer",
+        "try again",
+    ),
     (
         'Get "https://h/v2/": dial tcp: lookup h on 10.0.0.1:53: no such host',
         "cannot be found",
@@ -654,6 +667,12 @@ def test_an_inits_last_words_are_understood_in_however_many_pieces_they_come(cut
                 pass
     assert is_init_failure(stream.last_words())
     assert "'no/pe'" in explain(stream.last_words(), "a/b:c").problem
+
+
+def test_a_page_that_is_no_registrys_does_not_say_what_a_registry_has() -> None:
+    page = "error parsing HTTP 404 response body: invalid character '<': \"<p>Page: not found\""
+    assert faults.is_image_absent("docker.io/a/b:c: not found")
+    assert not faults.is_image_absent(page)
 
 
 def test_what_a_new_plan_can_mend_is_told_apart() -> None:

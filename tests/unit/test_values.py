@@ -232,6 +232,21 @@ def test_references_are_dockers(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        ("docker.io/nvidia/cuda:8.0-devel", "nvidia/cuda:8.0-devel"),
+        ("docker.io/library/debian:12", "debian:12"),
+        ("localhost/own:1", "localhost/own:1"),
+        ("h:5000/a/b:c", "h:5000/a/b:c"),
+        ("nvidia/cuda:8.0-devel", "nvidia/cuda:8.0-devel"),
+        ("odd:<none>", "odd:<none>"),
+    ],
+)
+def test_an_image_is_named_as_docker_lists_it(listed: str, name: str) -> None:
+    assert values.familiar(listed) == name
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("a/b:1:2", "'1:2' is not a tag"),

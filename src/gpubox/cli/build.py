@@ -10,7 +10,7 @@ import click
 from gpubox import recipe
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
-from gpubox.errors import EngineError, UsageError, did_you_mean
+from gpubox.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from gpubox.engine import Engine
@@ -76,7 +76,7 @@ def build_command(
 
 def _image(app: App, word: str) -> str:
     if not app.config.knows(word):
-        raise UsageError(f"no profile '{word}'", did_you_mean(word, app.config.names()))
+        raise UsageError(f"no profile '{word}'", app.config.nearest(word))
     return app.config.profile(word).image
 
 

@@ -80,6 +80,9 @@ def _show(this: App, found: Sequence[Offer], engine_answers: bool) -> None:
     spare = [column for column in ("CUDA", "CUDNN", "WHY", "LOCAL") if column in columns]
     cells = [[row[column] for column in columns] for row in rows]
     left_out = render.print_table(columns, cells, spare, _LONGEST)
+    if "WHY" in left_out:
+        for line in _why(found):
+            this.screen.say(line)
     this.screen.say(_footing(this, found))
     if left_out:
         this.screen.say(render.wider(left_out))
@@ -113,13 +116,26 @@ def _row(offer: Offer) -> dict[str, str]:
     }
 
 
+def _why(found: Iterable[Offer]) -> list[str]:
+    """Each reason once, where the table has no room for them."""
+    from gpubox import catalog
+
+    reasons = dict[str, dict[str, None]]()
+    for offer in found:
+        if offer.runs != "yes" and offer.reason:
+            cudas = reasons.setdefault(f"{offer.runs}, {offer.reason}", {})
+            cudas[catalog.minor(offer.cuda)] = None
+    return [f"CUDA {', '.join(cudas)}: {reason}" for reason, cudas in reasons.items()]
+
+
 def _footing(this: App, found: Iterable[Offer]) -> str:
     """Of what day this speaks, of what machine, and what to type."""
     from gpubox import catalog
 
     machine = this.machine
     of = f"driver {machine.driver}" if machine else f"not known: {this.unseen}"
-    fitting = [it for it in found if (it.runs, it.reason, it.state) == ("yes", "", "live")]
+    running = [it for it in found if (it.runs, it.reason) == ("yes", "")]
+    fitting = [it for it in running if it.state == "live"] or [it for it in running if it.local]
     start = f"; gpubox run {fitting[0].name} starts one" if fitting else ""
     return f"NVIDIA's tags as of {catalog.data()['listed']}; this machine: {of}{start}"
 
@@ -166,11 +182,18 @@ def _named(this: App, word: str) -> str:
 
 
 def _no(found: Remote) -> tuple[str, str]:
-    from gpubox import catalog
+    from gpubox import catalog, checks
 
-    if found.state == "unknown":
-        return f"whether there is {found.image} is not known", "; ".join(found.reasons)
     status = catalog.status(found.image)
-    since = f": deleted in {status.when}" if status.when else ""
+    known = {
+        "live": f"it was there on {status.when}",
+        "deleted": f"deleted in {status.when}" if status.when else "deleted",
+        "unknown": "",
+    }[status.state]
+    if found.state == "unknown":
+        problem = f"whether there is {found.image} is not known"
+        return problem, "; ".join(filter(None, (*found.reasons, known and f"last known: {known}")))
     near = f"the nearest: {', '.join(found.near)}" if found.near else ""
-    return f"the registry has no {found.image}{since}", near
+    deletion = checks.of_deletion(found.image)
+    problem = f"the registry has no {found.image}" + (known and f": {known}")
+    return problem, deletion.hint if deletion else near

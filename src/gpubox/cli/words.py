@@ -18,7 +18,7 @@ from click.shell_completion import CompletionItem
 from gpubox.checks import IGNORABLE
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app, flags, settings_options
-from gpubox.errors import UsageError, did_you_mean
+from gpubox.errors import UsageError
 
 if TYPE_CHECKING:
     from gpubox.boxes import Box
@@ -254,7 +254,7 @@ def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[
     context = click.get_current_context()
     path = shlex.join([*context.command_path.split(), *context.meta.get(SPECS, ())])
     if not app.config.knows(word):
-        near = did_you_mean(word, app.config.names())
+        near = app.config.nearest(word)
         as_command = f"as a command: {path} -- {shlex.join(words)}"
         hint = f"{near.rstrip('?')}, or {as_command}" if near.startswith("did") else as_command
         raise UsageError(f"no profile '{word}'", hint)
