@@ -12,7 +12,7 @@ from gpubox.cli import invoke
 from gpubox.cli.app import HELP, SECTIONS
 from gpubox.cli.completion import SHELLS
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
 PROJECT = """
 datasets: {coco: /data/coco, imagenet: /data/imagenet}
 profiles:
@@ -126,11 +126,11 @@ def test_where_something_is_wrong_nothing_comes_next(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_script_and_the_readme_say_where_it_goes(
+def test_the_script_and_the_guide_say_where_it_goes(
     capsys: pytest.CaptureFixture[str], shell: str
 ) -> None:
     assert invoke(["completion", shell]) == 0
-    script, readme = capsys.readouterr().out, README.read_text("utf-8")
+    script, guide = capsys.readouterr().out, GUIDE.read_text("utf-8")
     for place in (SHELLS[shell].own, SHELLS[shell].shared):
         assert place in script
-        assert place.partition(" in ~")[0] in readme
+        assert place.partition(" in ~")[0] in guide

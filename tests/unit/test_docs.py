@@ -26,15 +26,28 @@ PICTURES = sorted((ROOT / "docs").glob("*.svg"))
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    text = page.read_text("utf-8")
-    places = {f"#{_anchor(line)}" for line in text.splitlines() if line.startswith("#")}
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        near = link.startswith("https://") or link in places or (page.parent / link).exists()
-        assert near, link
+    for link in _links(page):
+        if not link.startswith("https://"):
+            path, _, place = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not place or place in _places(target), link
 
 
-def _anchor(heading: str) -> str:
-    return re.sub(r"[^\w -]", "", heading.strip("# ")).lower().replace(" ", "-")
+def test_the_readme_leads_to_every_page_and_the_guides_contents_to_all_of_it() -> None:
+    readme, guide = PAGES[0], ROOT / "docs" / "guide.md"
+    assert {f"docs/{page.name}" for page in PAGES[1:]} <= set(_links(readme))
+    assert {f"#{place}" for place in _places(guide)[1:]} <= set(_links(guide))
+
+
+def _links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+
+
+def _places(page: Path) -> list[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
 def test_every_picture_is_small_and_shown_and_of_commands_that_there_are() -> None:
