@@ -18,12 +18,14 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import docker
 import docker.auth
 import docker.errors
 import docker.tls
+import docker.utils.config
 import msgspec
 import requests.exceptions
 import urllib3.exceptions
@@ -54,6 +56,8 @@ _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes millisecon
 _OLDEST = (1, 24)  # of the API, that docker-py speaks
 _LAST_TO_TELL = (1, 44)  # of the API: later ones keep an image's container to themselves
 _HANDED_OVER_SECONDS = 0.5  # for a request whose answer is not waited for
+# What docker-py trips over in a config.json that is none, and in what a credential helper prints.
+_NOT_AS_DOCKER_WRITES = (ValueError, LookupError, TypeError, AttributeError)
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
 
 
@@ -248,13 +252,17 @@ class Engine:
         So the docker program has it, but it says nothing.
         """
         registry = values.reference(image).registry or docker.auth.INDEX_NAME
+        found, problem = {}, _unread_config()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # docker-py's own words for the same
                 found = self.api._auth_configs.resolve_authconfig(registry)
         except docker.errors.DockerException as error:
-            warn(f"pulling without a login: {error.__cause__ or error}")
-            return {}
+            problem = str(error.__cause__ or error)
+        except _NOT_AS_DOCKER_WRITES:
+            problem = "what credsStore or credHelpers in Docker's config.json names gives none"
+        if problem:
+            warn(f"pulling without a login: {problem}")
         return found or {}
 
     def _pulled(self, image: str, login: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -265,12 +273,21 @@ class Engine:
                 yield event
 
     def name_image(self, image: str, name: str, *, keep: bool) -> None:
-        """Give an image its plain name, instead of the one it was pulled by or beside it."""
-        with translated(image):
-            plain = values.reference(name)
-            # in full and in parts: else Podman says yes and does nothing
-            self.api.tag(image, f"{plain.registry or 'docker.io'}/{plain.repository}", plain.tag)
-            if not keep:
+        """Give an image its plain name, instead of the one it was pulled by or beside it.
+
+        Who pulls the same at the same time may have done all this.
+        """
+        plain = values.reference(name)
+        try:
+            with translated(image):
+                # in full and in parts: else Podman says yes and does nothing
+                path = f"{plain.registry or 'docker.io'}/{plain.repository}"
+                self.api.tag(image, path, plain.tag)
+        except ImageMissing:
+            if not self.image(name):
+                raise
+        if not keep:
+            with translated(image), suppress(docker.errors.NotFound):
                 self.api.remove_image(image)
 
     # --- building
@@ -860,10 +877,12 @@ def connect(endpoint: Endpoint, seconds: float = _ANSWER_SECONDS) -> Engine:
         api: Any = client.api
         api.trust_env = False
         answer = api.get(f"{api.base_url}/_ping", timeout=seconds)
+    except docker.errors.InvalidConfigFile as error:
+        raise _bad_config() from error
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise unreachable(list(_causes(error)), endpoint, seconds) from error
-    except ValueError as error:
-        raise EngineError(f"Docker's config.json cannot be used: {error}") from None
+    except _NOT_AS_DOCKER_WRITES as error:
+        raise _bad_config() from error
     version = answer.headers.get("Api-Version")
     if not version:
         raise _no_engine(answer, endpoint, seconds)
@@ -871,6 +890,28 @@ def connect(endpoint: Endpoint, seconds: float = _ANSWER_SECONDS) -> Engine:
         raise too_old(version, endpoint)
     api._version = version
     return Engine(client, endpoint, answer.headers.get("Libpod-Api-Version", ""))
+
+
+def _config() -> str:
+    """Where docker-py finds Docker's config.json; empty where it finds none."""
+    return str(docker.utils.config.find_config_file() or "")
+
+
+def _bad_config() -> EngineError:
+    return EngineError(
+        f"{_config()} is not as Docker writes it",
+        "correct it, or move it away and log in again: docker login",
+    )
+
+
+def _unread_config() -> str:
+    """Why Docker's config.json cannot be read, where docker-py goes on as if there were none."""
+    path = _config()
+    try:
+        json.loads((Path(path).read_text("utf-8") if path else "").strip() or "{}")
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {error}"
+    return ""
 
 
 def _tls(endpoint: Endpoint) -> docker.tls.TLSConfig | bool:

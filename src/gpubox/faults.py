@@ -382,7 +382,7 @@ FAULTS = (
         "choose a newer tag",
     ),
     Fault(
-        r"server gave HTTP response to HTTPS client",
+        r"server gave HTTP response to HTTPS client|first record does not look like a TLS",
         "the registry of {it} speaks plain HTTP, which the engine refuses",
         "add it to insecure-registries in Docker's daemon.json",
     ),
@@ -419,14 +419,14 @@ FAULTS = (
         "put its CA into /etc/docker/certs.d/REGISTRY/ca.crt on the engine's machine",
     ),
     Fault(
-        r"[Nn]o such image: (?P<what>\S+)",
-        "no image {what} on the engine",
-        "gpubox pulls it without --pull never",
-    ),
-    Fault(
         r"invalid reference format(?P<what>.*)",
         "'{it}' is not an image's name{what}",
         "REPOSITORY[:TAG], in lower case",
+    ),
+    Fault(
+        r"[Nn]o such image: (?P<what>\S+)",
+        "no image {what} on the engine",
+        "gpubox pulls it without --pull never",
     ),
 )
 

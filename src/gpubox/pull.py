@@ -54,11 +54,11 @@ def get_all(engine: Engine, orders: Sequence[Order], screen: Screen) -> list[str
     return pulls.here
 
 
-def orders(images: Iterable[str], registry: str | None) -> list[Order]:
-    """What to pull for these images; one that is named twice, however it is spelt, only once."""
-    found: dict[str, Order] = {}
+def distinct(images: Iterable[str]) -> list[str]:
+    """Images; one that is named twice, however it is spelt, only once."""
+    found: dict[str, str] = {}
     for image in images:
-        found.setdefault(str(values.reference(image)), order(image, registry))
+        found.setdefault(str(values.reference(image)), image)
     return list(found.values())
 
 
@@ -144,7 +144,8 @@ class _Pulls:
 
     def _pull(self, order: Order, tell: Callable[[Said], None]) -> Pulled:
         engine = connect(self._endpoint)
-        before, wanted = engine.image(order.image), {each.image for each in self._orders}
+        before = engine.image(order.image)
+        wanted = {str(values.reference(each.image)) for each in self._orders}
         keep = order.source in wanted or engine.image(order.source) is not None
         started = time.monotonic()
         events = engine.pull(order.source, lambda sentence: tell(Warned(sentence)))
@@ -153,7 +154,9 @@ class _Pulls:
             for event in events:
                 tell(event)
         except EngineSaid as refusal:
-            raise _explained(refusal, order.image) from refusal
+            # unless somebody who pulled it too has named it, and so has taken it away under us
+            if engine.image(order.image) in (None, before):
+                raise _explained(refusal, order.image) from refusal
         if order.source != order.image:
             with self._naming:
                 engine.name_image(order.source, order.image, keep=keep)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import sys
 import textwrap
@@ -106,9 +107,10 @@ def paragraph(sentence: str, width: int) -> list[str]:
     return textwrap.wrap(sentence, width)
 
 
-def draws() -> bool:
+def draws(*, stderr: bool = False) -> bool:
     """Whether the screen is one on which lines can be drawn over."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    stream = sys.stderr if stderr else sys.stdout
+    return stream.isatty() and (os.environ.get("TERM") or "dumb") not in ("dumb", "unknown")
 
 
 def encoded(text: str) -> bytes:
@@ -170,7 +172,7 @@ class Screen:
 
     def watching(self, sentences: Iterator[str]) -> None:
         """Show the latest of many sentences until they end; in a log one now and then."""
-        if _can_draw():
+        if draws(stderr=True):
             _watch(sentences)
             return
         due = time.monotonic() + _PLAIN_LINE_SECONDS
@@ -184,7 +186,8 @@ class Screen:
         from gpubox.progress import Begun, Pulled, Pulls, Warned
 
         pulls = Pulls(images)
-        shown = _Nothing() if self._quiet else _Bars(pulls) if _can_draw() else _Lines(pulls, self)
+        drawn = _Bars(pulls) if draws(stderr=True) else _Lines(pulls, self)
+        shown = _Nothing() if self._quiet else drawn
         try:
             for item in news:
                 image, said = item or ("", None)
@@ -228,13 +231,13 @@ class Screen:
                 yield _step(titles, build)
 
         try:
-            if _can_draw():
+            if draws(stderr=True):
                 _watch(": ".join(filter(None, (it, last[0].last_line))) for it in sentences())
             else:
                 self._each_once(sentences())
         except Exception:
             if last and (said := last[0].output.strip()):
-                self.say(f"{_step(titles, last[0])}\n{said}" if _can_draw() else said)
+                self.say(f"{_step(titles, last[0])}\n{said}" if draws(stderr=True) else said)
             raise
         size = figures.size_text(last[0].size)
         self.say(f"built {image} in {figures.duration_text(time.monotonic() - started)} ({size})")
@@ -275,11 +278,6 @@ def _step(titles: Sequence[str], build: Building) -> str:
 
 
 # --- pulls
-
-
-def _can_draw() -> bool:
-    """Whether what was written on the screen can be written over."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
 class _Nothing:
@@ -325,7 +323,8 @@ class _Bars(_Nothing):
         from gpubox.progress import Rate
 
         self._pulls, self._rate = pulls, Rate()
-        self._due, self._seen, self._lines = 0.0, time.monotonic(), 0
+        self._due, self._seen = 0.0, time.monotonic()
+        self._shown: list[str] = []
 
     def move(self) -> None:
         """Draw, but not for each of a thousand events."""
@@ -333,30 +332,27 @@ class _Bars(_Nothing):
 
         now = time.monotonic()
         if now - self._seen > _STOPPED_SECONDS:
-            self._lines = 0  # below what the shell has written
+            self._shown = []  # the next is drawn below what the shell has written
         self._seen = now
         if now < self._due or not self._pulls.under_way:
             return
         self._due = now + _FRAME_SECONDS
         rate = self._rate.update(now, self._pulls.all_fetched)
-        lines = frame(self._pulls, rate, _screen())
-        body = "\n".join(f"{line}\x1b[K" for line in lines)
-        self._write(f"{self._back()}{body}\x1b[J")
-        self._lines = len(lines)
+        self._replace(frame(self._pulls, rate, _screen()))
 
     def clear(self) -> None:
-        if self._lines:
-            self._write(f"{self._back()}\x1b[J")
-        self._lines, self._due = 0, 0.0
+        if self._shown:
+            self._replace([])
+        self._due = 0.0
 
-    def _back(self) -> str:
-        """To where the last frame began."""
-        return f"\r\x1b[{self._lines - 1}A" if self._lines > 1 else "\r"
-
-    @staticmethod
-    def _write(text: str) -> None:
+    def _replace(self, lines: list[str]) -> None:
+        """Draw where the last frame began: a window made narrower has folded its lines."""
+        columns = _screen().columns
+        rows = sum(max(1, math.ceil(len(line) / columns)) for line in self._shown)
+        back = f"\r\x1b[{rows - 1}A" if rows > 1 else "\r"
+        self._shown = lines  # first: Ctrl-C is mostly noticed when the text has just been written
         with suppress(OSError):
-            sys.stderr.write(text)
+            sys.stderr.write(back + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
             sys.stderr.flush()
 
 

@@ -13,7 +13,7 @@ import subprocess
 import tarfile
 import termios
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -222,21 +222,36 @@ def test_a_credential_helper_that_is_not_there_does_not_stop_a_public_pull(
     assert len(pull) == 2
 
 
+@pytest.mark.parametrize(
+    "says", ["echo the keyring is locked >&2; exit 1", "echo hello", "echo '{}'"]
+)
 def test_a_credential_helper_that_fails_does_not_stop_a_public_pull(
-    gpubox: Gpubox, mirror: Registry, tmp_path: Path
+    fronted: Gpubox, tmp_path: Path, says: str
 ) -> None:
-    configure(gpubox, {"credsStore": "broken"})
+    configure(fronted, {"credsStore": "broken"})
     helper = tmp_path / "docker-credential-broken"
-    helper.write_text("#!/bin/sh\necho the keyring is locked >&2\nexit 1\n")
+    helper.write_text(f"#!/bin/sh\n{says}\n")
     helper.chmod(0o755)
-    path = f"{tmp_path}:{gpubox.env['PATH']}"
-    there = {"GPUBOX_REGISTRY": mirror.address, "PATH": path}
-    done = gpubox(*QUICK, PROFILE, "echo", "hello", env=there)
-    assert done.stdout == b"hello\n", done.stderr
-    assert b"\nwarning: pulling without a login: " in done.stderr  # behind the helper's own words
+    fronted.env["PATH"] = f"{tmp_path}:{fronted.env['PATH']}"
+    text = complaint(fronted("pull", PROFILE), 0)
+    assert re.search("^warning: pulling without a login: .", text, re.MULTILINE)
 
 
-def configure(gpubox: Gpubox, config: dict[str, object]) -> None:
+def test_a_configuration_of_dockers_that_cannot_be_read_is_named(
+    fronted: Gpubox, client: DockerClient
+) -> None:
+    damaged: list[object] = [[], {"auths": ["a"]}, {"auths": {"a": {"auth": None}}}]
+    for config in damaged:
+        configure(fronted, config)
+        text = complaint(fronted("pull", PROFILE), 1)
+        assert text.startswith(f"gpubox: {fronted.home}/.docker/config.json is not as Docker")
+    assert tags(client) == {STAND_IN}
+    (fronted.home / ".docker/config.json").write_text("{")
+    text = complaint(fronted("pull", PROFILE), 0)
+    assert f"pulling without a login: {fronted.home}/.docker/config.json cannot be read" in text
+
+
+def configure(gpubox: Gpubox, config: object) -> None:
     folder = gpubox.home / ".docker"
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -495,9 +510,10 @@ def test_a_digest_cannot_come_through_a_registry_and_keeps_its_name(
     fronted: Gpubox, mirror: Registry
 ) -> None:
     digest = f"sha256:{'0' * 64}"
-    text = complaint(fronted("pull", f"team/train@{digest}"), 1)
+    text = complaint(fronted("pull", f"team/train@{digest}", PROFILE), 1)
     assert f"team/train@{digest} cannot come through {mirror.address}" in text
     assert f"name it with its registry: {mirror.address}/team/train@{digest}" in text
+    assert re.search(f"^pulled {IMAGE} {SIZES}$", text, re.MULTILINE)
 
 
 def test_quiet_prints_names_and_what_fails(fronted: Gpubox, client: DockerClient) -> None:
@@ -519,6 +535,29 @@ def test_names_that_were_there_are_there_afterwards(
     assert tags(client) == {STAND_IN, IMAGE} | own
     assert fronted("pull", MANY, f"{mirror.address}/{MANY}").returncode == 0
     assert tags(client) == {STAND_IN, IMAGE, MANY, f"{mirror.address}/{MANY}"} | own
+
+
+def test_a_name_that_is_wanted_too_stays_however_it_is_spelt(
+    fronted: Gpubox, client: DockerClient, mirror: Registry
+) -> None:
+    there = f"{mirror.address}/team/latest"
+    client.images.get(STAND_IN).tag(there)
+    client.images.push(there)
+    client.images.remove(there)
+    assert fronted("pull", "team/latest", there).returncode == 0
+    assert tags(client) == {STAND_IN, "team/latest:latest", f"{there}:latest"}
+
+
+def test_who_pulls_the_same_at_the_same_time_gets_it_too(
+    gpubox: Gpubox, client: DockerClient, slow: Throttle
+) -> None:
+    slow.rate = 2 * MB
+    with ExitStack() as stack:
+        children = [stack.enter_context(pulling(gpubox, slow)) for _ in range(4)]
+        for child in children:
+            out, err = child.communicate(timeout=60)
+            assert (child.returncode, out) == (0, b"hello\n"), err
+    assert IMAGE in tags(client)
 
 
 def test_pull_always_asks_the_registry_and_says_that_nothing_is_newer(
@@ -686,11 +725,11 @@ def test_a_start_shows_its_pull_the_same_way(gpubox: Gpubox, slow: Throttle) -> 
     assert left[0].startswith(f"pulled {IMAGE} in ") and left[1] == "hello"
 
 
-@pytest.mark.parametrize("terminal", ["dumb", "unknown"])
+@pytest.mark.parametrize("terminal", ["dumb", "unknown", ""])
 def test_a_terminal_that_cannot_draw_over_gets_lines(
     gpubox: Gpubox, slow: Throttle, terminal: str
 ) -> None:
-    gpubox.env["TERM"] = terminal
+    gpubox.env["TERM"], slow.rate = terminal, 10 * MB
     with at_terminal(gpubox, slow, "pull", PROFILE) as child:
         said = child.read()
         assert "\x1b" not in said

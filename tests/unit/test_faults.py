@@ -395,6 +395,12 @@ FAULTS = [
         "newer tag",
     ),
     ("No such image: a/b:c", "no image a/b:c on the engine", "--pull never"),
+    ("no such image: a/b:c: invalid reference format", "'a/b:c' is not an image's name", "[:TAG]"),
+    (
+        'Head "https://h:5000/v2/": tls: first record does not look like a TLS handshake',
+        "speaks plain HTTP",
+        "insecure-registries",
+    ),
     (
         "You cannot remove a running container 0123. Stop the container before attempting removal",
         "it runs",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyte
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpubox import render
 from gpubox.figures import Screen, frame, parts_text, pulled_text, pulling_text, state_text
-from gpubox.progress import Phase, Pulled, Pulls, Rate, Whole
+from gpubox.progress import Begun, News, Phase, Pulled, Pulls, Rate, Whole
 
 IMAGES = ("a", "b")
 RECORDED = Path(__file__).with_name("pulls")  # from real engines, through a slow and a cut link
@@ -247,6 +253,54 @@ def test_a_rate_is_that_of_the_last_seconds() -> None:
     for second in range(20, 30):
         none = rate.update(float(second), 19 * MB)
     assert none == 0
+
+
+# What is drawn ---------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    """A terminal at which Ctrl-C is pressed while the second frame is written."""
+
+    def __init__(self) -> None:
+        super().__init__("above\n")
+        self.seek(0, io.SEEK_END)
+        self._writes = itertools.count(1)
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, text: str) -> int:
+        count = super().write(text)
+        if next(self._writes) == 2:
+            raise KeyboardInterrupt
+        return count
+
+    def display(self, columns: int) -> list[str]:
+        screen = pyte.Screen(columns, 24)
+        pyte.Stream(screen).feed(self.getvalue().replace("\n", "\r\n"))
+        return [line.rstrip() for line in screen.display if line.strip()]
+
+
+@pytest.mark.parametrize("columns", [80, 30])
+def test_an_interrupted_pull_leaves_nothing_on_the_screen_that_may_be_narrower_by_then(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    def news() -> Iterator[News]:
+        yield "a", Begun("a")
+        monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, 24)))
+        yield from (layer("Downloading", 1, 2, name) for name in "123")
+        yield from itertools.repeat(None)  # until the next frame is due
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((80, 24)))
+    with pytest.raises(KeyboardInterrupt):
+        render.Screen().pulling(["a"], news())
+    assert terminal.display(columns) == ["above"]
 
 
 # What is read ----------------------------------------------------------------------------------

@@ -50,15 +50,15 @@ def pull_command(
     from gpubox import pull
 
     engine, registry = this.connect(), this.config.registry()
-    orders = pull.orders([image for image, _ in chosen], registry)
+    wanted = pull.distinct(image for image, _ in chosen)
     for why in dict.fromkeys(why for _, why in chosen if why and not quiet):
         this.screen.say(why)
-    possible = [order for order in orders if _passes(this, engine, order.image, frozenset(ignore))]
+    possible = [image for image in wanted if _passes(this, engine, image, frozenset(ignore))]
     screen = Screen(quiet=True) if quiet else this.screen
-    here = pull.get_all(engine, possible, screen)
+    here = pull.get_all(engine, [pull.order(image, registry) for image in possible], screen)
     if quiet:
         click.echo("".join(f"{image}\n" for image in here), nl=False)
-    return 0 if len(here) == len(orders) else 1
+    return 0 if len(here) == len(wanted) else 1
 
 
 def _passes(this: App, engine: Engine, image: str, ignored: frozenset[str]) -> bool:
