@@ -1,4 +1,4 @@
-"""From data/*.csv to src/gpubox/data: the catalogue, and the packages that make its images.
+"""From data/*.csv to src/gpubox/images/data: the catalogue, and the packages that make its images.
 
 Run it after a change to the CSV files: `python scripts/catalog.py`. Knows nothing of gpubox's code.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "src" / "gpubox" / "data" / "cuda.json"
+TARGET = ROOT / "src" / "gpubox" / "images" / "data" / "cuda.json"
 PACKAGES = TARGET.with_name("packages.json")
 LISTED = "2026-06-18"  # the newest listing of Docker Hub in the data
 

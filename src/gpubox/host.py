@@ -24,8 +24,8 @@ import msgspec
 
 from gpubox.checks import SOCKETS, Room, Seen
 from gpubox.errors import GpuboxError
-from gpubox.facts import Caller
-from gpubox.holders import Program
+from gpubox.gpus.holders import Program
+from gpubox.plan.facts import Caller
 
 _ANSWER_SECONDS = 1
 

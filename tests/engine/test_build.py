@@ -24,7 +24,7 @@ import pytest
 from docker import DockerClient
 
 import gpubox as package
-from gpubox.recipe import NVIDIA, recipe
+from gpubox.images.recipe import NVIDIA, recipe
 from lab.apt import AptRepository, fill
 from lab.debian import DEBIAN, import_debian
 from lab.engine import PrivateEngine
@@ -36,7 +36,7 @@ from lab.waiting import wait_until
 PROFILE, IMAGE = "cuda8-cudnn5", "nvidia/cuda:8.0-cudnn5-devel"
 CUDA, ML = "cuda/repos/ubuntu1604", "machine-learning/repos/ubuntu1604"
 PACKAGES: dict[str, Any] = json.loads(
-    (Path(package.__file__).parent / "data" / "packages.json").read_text("utf-8")
+    (Path(package.__file__).parent / "images" / "data" / "packages.json").read_text("utf-8")
 )
 KEPT = "gpubox-lab/stand-in:kept"
 leaves_nothing = pytest.mark.usefixtures("untouched")

@@ -17,15 +17,15 @@ from docker import DockerClient
 from msgspec.structs import replace
 
 from gpubox import host
-from gpubox.contexts import Endpoint
-from gpubox.engine import connect
-from gpubox.facts import Ask, Facts
-from gpubox.gpus import Device, Gpu, Machine
-from gpubox.holders import join
-from gpubox.layers import read_all
-from gpubox.plan import plan
-from gpubox.profile import Config
-from gpubox.translate import arguments, docker_run
+from gpubox.engine.contexts import Endpoint
+from gpubox.engine.engine import connect
+from gpubox.gpus.holders import join
+from gpubox.gpus.machine import Device, Gpu, Machine
+from gpubox.plan.facts import Ask, Facts
+from gpubox.plan.plan import plan
+from gpubox.plan.translate import arguments, docker_run
+from gpubox.profile.layers import read_all
+from gpubox.profile.profile import Config
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN
 from lab.inspect import inspected

@@ -16,7 +16,7 @@ from docker import DockerClient
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
-from gpubox.layers import write
+from gpubox.profile.layers import write
 from lab import inprocess
 from lab.engine import PrivateEngine
 from lab.inspect import inspected, remove_all

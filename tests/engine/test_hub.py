@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from gpubox import hub as asking
 from gpubox.errors import GpuboxError
-from gpubox.hub import HubBusy, HubTag, HubUnknown, Pulls, like, pulls, tag
+from gpubox.images import hub as asking
+from gpubox.images.hub import HubBusy, HubTag, HubUnknown, Pulls, like, pulls, tag
 from lab.certificates import make_certificates
 from lab.hub import LOGIN_PAGE, Fault, Hub, hub_tag
 from lab.machine import free_port

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpubox.gpus import Device, Gpu
-from gpubox.gpus import Machine as Told
-from gpubox.gpus import Process as Listed
+from gpubox.gpus.machine import Device, Gpu
+from gpubox.gpus.machine import Machine as Told
+from gpubox.gpus.machine import Process as Listed
 from lab import gpus
 from lab.nvml import (
     DRIVER_NOT_LOADED,
@@ -35,7 +35,7 @@ Serve = Callable[[Machine], dict[str, str]]
 
 ASK = """
 import json, msgspec
-from gpubox import nvml
+from gpubox.gpus import nvml
 {before}
 try:
     print(msgspec.json.encode(nvml.{what}()).decode())

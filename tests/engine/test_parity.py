@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from docker import DockerClient
 
-from gpubox.cli import start
+from gpubox.cli import run
 from gpubox.cli.app import flags
-from gpubox.settings import SETTINGS, Setting
+from gpubox.profile.settings import SETTINGS, Setting
 from lab.engine import PrivateEngine
 from lab.inspect import inspected
 from lab.program import Gpubox
@@ -120,7 +120,7 @@ def docker(engine: PrivateEngine, *words: str, **environment: str) -> str:
 
 def settings_in(options: str) -> set[str]:
     """The settings that these words say, as the program itself reads them."""
-    with start.run_command.make_context("run", shlex.split(options)) as context:
+    with run.run_command.make_context("run", shlex.split(options)) as context:
         return set(flags(context.params))
 
 

@@ -17,7 +17,7 @@ from docker import DockerClient
 from docker.errors import APIError
 from hypothesis import find, given, note
 
-from gpubox.settings import SETTINGS, Setting
+from gpubox.profile.settings import SETTINGS, Setting
 from lab.inprocess import Answer, gpubox, gpubox_create
 from lab.inspect import inspected, remove_all
 from lab.spellings import DATA, SPELLINGS, Asked, Spelling, asked, filled, searched

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
-from gpubox.plan import LABEL
+from gpubox.plan.plan import LABEL
 from gpubox.values import LOOPBACK
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN, tag

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gpubox.facts import Caller
-from gpubox.gpus import Device, Gpu
-from gpubox.layers import Layer, read_all
-from gpubox.profile import Config
+from gpubox.gpus.machine import Device, Gpu
+from gpubox.plan.facts import Caller
+from gpubox.profile.layers import Layer, read_all
+from gpubox.profile.profile import Config
 
 WORK = Path("/home/anna/work")
 ANNA = Caller(

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import pytest
 
-from gpubox.cli import invoke, start
+from gpubox.boxes.launch import Launch
+from gpubox.cli import invoke, run
 from gpubox.cli.words import Request
-from gpubox.facts import Facts
-from gpubox.launch import Launch
-from gpubox.translate import arguments
+from gpubox.plan.facts import Facts
+from gpubox.plan.translate import arguments
 
 
 class Answer(NamedTuple):
@@ -38,7 +38,7 @@ def gpubox(*words: str) -> Answer:
 def gpubox_create(*words: str) -> Answer:
     """`run`, which stops where the box has been created: what starts in it is not asked."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(start, "attend", _create)
+        patched.setattr(run, "attend", _create)
         return gpubox("run", *words)
 
 

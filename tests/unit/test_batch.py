@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpubox import batch
 from gpubox.cli import invoke
 from gpubox.errors import ProfileError
-from gpubox.layers import Layer, read
-from gpubox.profile import Config
+from gpubox.profile.layers import Layer, read
+from gpubox.profile.profile import Config
+from gpubox.slurm import batch
 
 Submit = Callable[..., tuple[int, str, str]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpubox import boxes
-from gpubox.boxes import Box
+from gpubox.boxes import boxes
+from gpubox.boxes.boxes import Box
 from gpubox.errors import GpuboxError, UsageError
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gpubox.building import Building
-from gpubox.render import Screen
+from gpubox.images.building import Building
+from gpubox.screen.render import Screen
 
 OLD, NEW = "Removing intermediate container {}\n", " ---> Removed intermediate container {}\n"
 

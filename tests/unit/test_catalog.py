@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpubox import catalog
-from gpubox.catalog import (
+from gpubox.images import catalog
+from gpubox.images.catalog import (
     CudaChoice,
     CudaImageError,
     TagStatus,
@@ -41,7 +41,7 @@ def named(name: str) -> str:
 
 def test_the_shipped_catalogue_is_what_the_script_makes_of_the_csv_files() -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "catalog.py"))
-    shipped = ROOT / "src" / "gpubox" / "data" / "cuda.json"
+    shipped = ROOT / "src" / "gpubox" / "images" / "data" / "cuda.json"
     assert shipped.read_bytes().decode() == script["catalogue"]()
 
 

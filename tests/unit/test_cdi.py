@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from gpubox import cdi
-from gpubox.cdi import Spec
-from gpubox.gpus import Gpu
+from gpubox.doctor import cdi
+from gpubox.doctor.cdi import Spec
+from gpubox.gpus.machine import Gpu
 
 TWO = (Gpu(index=0, uuid="GPU-a"), Gpu(index=1, uuid="GPU-b"))
 YAML = """

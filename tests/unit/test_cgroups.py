@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpubox.cgroups import containers
+from gpubox.gpus.cgroups import containers
 
 A = "3f1c6d0a9b7e4c25a8d1f06b93e27c4d5a60b81f7c92e3d4061f5a8b7c9d0e1f"
 B = "b94e7a1d2c3f40586e9a7b8c0d1e2f3a4b5c6d7e8f90a1b2c3d4e5f60718293a"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpubox.claims import of_container, of_label
+from gpubox.gpus.claims import of_container, of_label
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
 
 UUID = "GPU-cc0e209c-1d38-5274-a0b0-0b1436fa07e9"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from gpubox.contest import Claim, Verdict, verdict
+from gpubox.gpus.contest import Claim, Verdict, verdict
 
 
 def claim(id: str, state: str = "created", gpus: str = "A", **more: bool) -> Claim:

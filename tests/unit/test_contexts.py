@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpubox.contexts import DEFAULT_HOST, endpoint
+from gpubox.engine.contexts import DEFAULT_HOST, endpoint
 from gpubox.errors import EngineError
 
 FAR = "tcp://far:2376"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpubox import demands
-from gpubox.demands import Demand
+from gpubox.images import demands
+from gpubox.images.demands import Demand
 
 PYTORCH = "pytorch/pytorch:2.8.0-cuda12.6-cudnn9-runtime"
 DATA = Path(__file__).resolve().parents[2] / "data"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gpubox import diagnosis
-from gpubox.cdi import Spec
 from gpubox.checks import Finding, Room
-from gpubox.diagnosis import (
+from gpubox.doctor import diagnosis
+from gpubox.doctor.cdi import Spec
+from gpubox.doctor.diagnosis import (
     BoxSeen,
     Check,
     DriverSeen,
@@ -21,8 +21,8 @@ from gpubox.diagnosis import (
     Toolkit,
     Trial,
 )
-from gpubox.facts import EngineFacts
-from gpubox.gpus import Gpu, Machine
+from gpubox.gpus.machine import Gpu, Machine
+from gpubox.plan.facts import EngineFacts
 
 TWO = Machine(
     "535.183.01",

@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpubox.boxes import Box
-from gpubox.cli import boxes, gpus, invoke
+from gpubox.boxes.boxes import Box
+from gpubox.cli import gpus, invoke, ps
 from gpubox.cli.app import SECTIONS
-from gpubox.diagnosis import Check
-from gpubox.gpus import Device, Process
-from gpubox.holders import Container, Holding, Use
-from gpubox.offers import Offer
-from gpubox.remote import Remote
+from gpubox.doctor.diagnosis import Check
+from gpubox.gpus.holders import Container, Holding, Use
+from gpubox.gpus.machine import Device, Process
+from gpubox.images.offers import Offer
+from gpubox.images.registries import Remote
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -101,7 +101,7 @@ def fields(record: type[msgspec.Struct]) -> list[str]:
 def test_the_page_of_json_has_the_keys_of_records() -> None:
     assert documented("images") == [fields(Offer), fields(Remote)]
     assert documented("doctor") == [fields(Check)]
-    assert [sorted(keys) for keys in documented("ps")] == [sorted(boxes.object_of(BOX, {}, {}))]
+    assert [sorted(keys) for keys in documented("ps")] == [sorted(ps.object_of(BOX, {}, {}))]
 
 
 def test_the_page_of_json_has_the_keys_of_gpus_and_of_who_is_on_them() -> None:

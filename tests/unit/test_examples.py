@@ -15,14 +15,14 @@ from msgspec.structs import replace
 
 from gpubox.cli import cli, invoke
 from gpubox.cli.app import HELP, SECTIONS
-from gpubox.export import compose, devcontainer
-from gpubox.facts import Ask, EngineFacts, Facts
-from gpubox.gpus import Gpu, Machine
-from gpubox.holders import join
-from gpubox.layers import Layer, read, write
-from gpubox.plan import Plan, plan
-from gpubox.profile import Config, Profile
-from gpubox.translate import arguments, docker_run_line
+from gpubox.gpus.holders import join
+from gpubox.gpus.machine import Gpu, Machine
+from gpubox.plan.export import compose, devcontainer
+from gpubox.plan.facts import Ask, EngineFacts, Facts
+from gpubox.plan.plan import Plan, plan
+from gpubox.plan.translate import arguments, docker_run_line
+from gpubox.profile.layers import Layer, read, write
+from gpubox.profile.profile import Config, Profile
 from lab import anna
 from lab.anna import ANNA, WORK
 
@@ -83,7 +83,7 @@ ON_FOUR_GPUS = Facts(
 
 @pytest.fixture(autouse=True)
 def _one_version_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubox.plan.__version__", "VERSION")
+    monkeypatch.setattr("gpubox.plan.plan.__version__", "VERSION")
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -14,10 +14,10 @@ from msgspec.structs import replace
 
 from gpubox.cli import invoke
 from gpubox.errors import UsageError
-from gpubox.export import compose, devcontainer
-from gpubox.facts import Ask, EngineFacts, Facts
-from gpubox.layers import Layer, from_flags, read, write
-from gpubox.plan import Plan, plan
+from gpubox.plan.export import compose, devcontainer
+from gpubox.plan.facts import Ask, EngineFacts, Facts
+from gpubox.plan.plan import Plan, plan
+from gpubox.profile.layers import Layer, from_flags, read, write
 from gpubox.values import Gpus
 from lab import anna
 from lab.anna import ANNA, WORK

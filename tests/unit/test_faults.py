@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gpubox import faults
-from gpubox.faults import (
+from gpubox.engine import faults
+from gpubox.engine.faults import (
     explain,
     explain_build,
     is_gpu_refusal,
@@ -21,7 +21,7 @@ from gpubox.faults import (
     is_name_taken,
     is_port_taken,
 )
-from gpubox.streams import SocketStream
+from gpubox.engine.streams import SocketStream
 from lab.frames import frame
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
@@ -717,7 +717,7 @@ def test_the_troubles_of_that_page_are_ones_that_gpubox_says() -> None:
     rows = [
         line.split(" | ")[0].removeprefix("| ") for line in table.partition("\n\n")[0].split("\n")
     ]
-    modules = [_strings(path) for path in Path(faults.__file__).parent.rglob("*.py")]
+    modules = [_strings(path) for path in Path(faults.__file__).parents[1].rglob("*.py")]
     assert len(rows) >= 10
     assert [row for row in rows if not any(_has(module, row) for module in modules)] == []
 

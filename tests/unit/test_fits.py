@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import pytest
 
-from gpubox import demands, fits
 from gpubox.checks import DRIVER, GPU
-from gpubox.demands import Demand
-from gpubox.gpus import Gpu, Machine
+from gpubox.gpus.machine import Gpu, Machine
+from gpubox.images import demands, fits
+from gpubox.images.demands import Demand
 
 
 def gpu(name: str, brand: str, capability: tuple[int, int] | None, index: int = 0) -> Gpu:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gpubox.gpus import Device, Process, named, overlap
-from gpubox.holders import Container, Program, holds, join, pids, sentence
+from gpubox.gpus.holders import Container, Program, holds, join, pids, sentence
+from gpubox.gpus.machine import Device, Process, named, overlap
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
 
 MIB, GIB = 1 << 20, 1 << 30

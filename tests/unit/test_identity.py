@@ -7,7 +7,7 @@ import tarfile
 
 from msgspec.structs import replace
 
-from gpubox.identity import archive, group, passwd
+from gpubox.plan.identity import archive, group, passwd
 from lab.anna import ANNA
 
 CALLER = replace(ANNA, gid=1001, groups={1001: "anna", 27: "sudo", 5000: "lab"})

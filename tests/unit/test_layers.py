@@ -18,38 +18,47 @@ SOURCE = Path(gpubox.__file__).parent
 # From the ground up: each room knows only rooms before it.
 GROUND_UP = """
 errors values
-claims boxes gpus cgroups holders contest
-catalog demands progress figures recipe checks fits pick offers
-building docker_words notebook slurm batch facts backend faults
-layers written settings profile schema
-allocation plan translate export identity moved saved leftovers cdi diagnosis
-contexts glance host nvml nvidia hub streams terminal watching jupyter unreachable
-engine cluster pull remote survey ports race foreground launch again move save trial
-render cli
+gpus.claims boxes.boxes gpus.machine gpus.cgroups gpus.holders gpus.contest
+images.catalog images.demands images.progress screen.figures images.recipe checks images.fits
+gpus.pick images.offers images.building
+plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend engine.faults
+profile.layers profile.yaml_types profile.settings profile.profile profile.schema
+plan.allocation plan.plan plan.translate plan.export plan.identity
+boxes.moved boxes.saved boxes.leftovers doctor.cdi doctor.diagnosis
+engine.contexts engine.glance host gpus.nvml doctor.nvidia images.hub
+engine.streams engine.unreachable screen.terminal screen.watching boxes.jupyter
+engine.connection engine.images engine.containers engine.builds engine.processes engine.engine
+slurm.commands images.pull images.registries gpus.survey gpus.race
+boxes.ports boxes.foreground boxes.launch boxes.again boxes.move boxes.save doctor.trial
+screen.render cli
 """
 # Those that meet the outside world; all others are pure, and tested without one.
 OUTSIDE_WORLD = """
-layers
-contexts glance host nvml nvidia hub streams terminal watching jupyter unreachable
-engine cluster pull remote survey ports race foreground launch again move save trial
-render cli
+profile.layers
+engine.contexts engine.glance host gpus.nvml doctor.nvidia images.hub
+engine.streams engine.unreachable screen.terminal screen.watching boxes.jupyter
+engine.connection engine.images engine.containers engine.builds engine.processes engine.engine
+slurm.commands images.pull images.registries gpus.survey gpus.race
+boxes.ports boxes.foreground boxes.launch boxes.again boxes.move boxes.save doctor.trial
+screen.render cli
 """
 ROOMS, ACTING = GROUND_UP.split(), OUTSIDE_WORLD.split()
 PURE = [room for room in ROOMS if room not in ACTING]
-RECORDS_OF = {"layers"}  # an acting room whose records pure ones may know
+RECORDS_OF = {"profile.layers"}  # an acting room whose records pure ones may know
 
+# A room, or a folder of rooms.
 DOORS = {
-    "yaml": {"layers"},
+    "yaml": {"profile.layers"},
     "docker": {"engine"},
-    "pynvml": {"nvml"},
+    "pynvml": {"gpus.nvml"},
     "requests": {"engine"},
     "urllib3": {"engine"},
-    "rich": {"render"},
+    "rich": {"screen.render"},
     "click": {"cli"},
 }
 # Any module may make records of it; checking and telling what may be written is for these alone.
 RECORDS = {"Struct", "structs", "field"}
-BEYOND_RECORDS = {"settings", "schema"}
+BEYOND_RECORDS = {"profile.settings", "profile.schema"}
 
 OUTSIDE = (
     "asyncio ctypes datetime fcntl getpass glob grp http importlib locale logging multiprocessing"
@@ -61,38 +70,43 @@ OUTSIDE_OF_PATHS = (
     " readlink rename resolve rglob samefile stat touch unlink write_bytes write_text"
 )
 EXCEPT = {
-    ("catalog", "read_text"),  # its own data/cuda.json
-    ("recipe", "read_text"),  # its own data/packages.json
+    ("images.catalog", "read_text"),  # its own data/cuda.json
+    ("images.recipe", "read_text"),  # its own data/packages.json
     ("values", "expanduser"),  # ~ in a path is the caller's home
 }
 
 
 def module_of(path: Path) -> str:
-    """The room a file belongs to: all of cli/ is one."""
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    """The room a file is, by its folder and name: all of cli/ is one, and no folder itself is."""
+    *folders, name = path.relative_to(SOURCE).with_suffix("").parts
+    if folders == ["cli"]:
+        return "cli"
+    return ".".join(folders if name == "__init__" else [*folders, name])
 
 
 FILES = sorted(SOURCE.rglob("*.py"))
-PACKAGE = {"__init__", "__main__"}
+FOLDERS = {"", "boxes", "doctor", "engine", "gpus", "images", "plan", "profile", "screen", "slurm"}
+PACKAGE = FOLDERS | {"__main__"}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """The full name of every imported module, inside functions too; `gpubox.NAME` for our own."""
+    """The full name of all that is imported, inside functions too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "relative imports hide what they name"
-            if node.module == "gpubox":
-                yield from (f"gpubox.{alias.name}" for alias in node.names)
-            else:
-                yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def own(names: Iterator[str]) -> set[str]:
-    rooms = {path.name.removesuffix(".py") for path in SOURCE.iterdir()}
+    """The rooms that are among these, whole or in part."""
     parts = [name.split(".")[1:] for name in names if name.split(".")[0] == "gpubox"]
-    return {part[0] if part and part[0] in rooms else "__init__" for part in parts}
+    known = {*ROOMS, *PACKAGE}
+    return {
+        next(room for end in (3, 2, 1, 0) if (room := ".".join(part[:end])) in known)
+        for part in parts
+    }
 
 
 def attributes(tree: ast.AST, *, of: str) -> set[str]:
@@ -135,15 +149,16 @@ def test_each_library_has_one_door(path: Path) -> None:
     for name in imports(tree):
         library = name.split(".")[0]
         assert library in sys.stdlib_module_names | DOORS.keys() | {"gpubox", "msgspec"}, name
-        assert module in DOORS.get(library, {module}), f"{name} comes in by {DOORS[library]}"
+        doors = DOORS.get(library, {module})
+        assert doors & {module, module.partition(".")[0]}, f"{name} comes in by {doors}"
     if module not in BEYOND_RECORDS:
         assert attributes(tree, of="msgspec") <= RECORDS
 
 
 @pytest.mark.parametrize("module", PURE)
 def test_a_pure_module_imports_no_outside_world(module: str) -> None:
-    tree = parsed(SOURCE / f"{module}.py")
-    names = {name for name in imports(tree) if name != "os.path"}
+    tree = parsed((SOURCE / module.replace(".", "/")).with_suffix(".py"))
+    names = {name for name in imports(tree) if not name.startswith("os.path")}
     assert {name.split(".")[0] for name in names} & set(OUTSIDE.split()) == set()
     used = {(module, name) for name in calls(tree) & {*OUTSIDE_OF_PATHS.split(), "open()"}}
     assert used - EXCEPT == set()
@@ -158,7 +173,7 @@ def test_nothing_below_the_command_line_prints_or_exits(path: Path) -> None:
     assert calls(tree) & {"print()", "input()", "exit()", "quit()", "SystemExit()"} == set()
     assert attributes(tree, of="sys") & {"exit"} == set()
     assert attributes(tree, of="os") & {"_exit", "abort"} == set()
-    if module != "render":
+    if module != "screen.render":
         assert attributes(tree, of="sys") & {"stdin", "stdout", "stderr"} == set()
 
 

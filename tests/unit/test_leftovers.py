@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpubox.boxes import Box
-from gpubox.leftovers import Disk, Made, of_boxes, of_images, stopped
+from gpubox.boxes.boxes import Box
+from gpubox.boxes.leftovers import Disk, Made, of_boxes, of_images, stopped
 
 NAMELESS = "f" * 64
 

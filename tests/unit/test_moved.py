@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from gpubox.allocation import Allocation
-from gpubox.docker_words import GpuRequest
+from gpubox.boxes.moved import by_cdi, forgotten, further_networks, is_of_files, others, successor
 from gpubox.errors import EngineError
-from gpubox.facts import EngineFacts, Facts
-from gpubox.gpus import Device, Machine
-from gpubox.holders import Container, Holding, join, without
-from gpubox.moved import by_cdi, forgotten, further_networks, is_of_files, others, successor
-from gpubox.pick import NotFree
+from gpubox.gpus.holders import Container, Holding, join, without
+from gpubox.gpus.machine import Device, Machine
+from gpubox.gpus.pick import NotFree
+from gpubox.plan.allocation import Allocation
+from gpubox.plan.docker_words import GpuRequest
+from gpubox.plan.facts import EngineFacts, Facts
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
 from lab.anna import ANNA
 

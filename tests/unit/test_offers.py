@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gpubox import offers
-from gpubox.gpus import Gpu, Machine
-from gpubox.offers import Here, Offer
+from gpubox.gpus.machine import Gpu, Machine
+from gpubox.images import offers
+from gpubox.images.offers import Here, Offer
 
 GTX = Gpu(index=0, uuid="GPU-0", name="GeForce GTX 1080 Ti", brand="geforce", capability=(6, 1))
 A100 = Gpu(index=1, uuid="GPU-1", name="A100", brand="nvidia", capability=(8, 0))

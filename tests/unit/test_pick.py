@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gpubox.claims import NO_CLAIM, SHARED
 from gpubox.errors import EngineError
-from gpubox.fits import IMPOSSIBLE
-from gpubox.gpus import Device, Process
-from gpubox.holders import Container, Holding, Program, join
-from gpubox.pick import NotFree, pick, refuse_held
+from gpubox.gpus.claims import NO_CLAIM, SHARED
+from gpubox.gpus.holders import Container, Holding, Program, join
+from gpubox.gpus.machine import Device, Process
+from gpubox.gpus.pick import NotFree, pick, refuse_held
+from gpubox.images.fits import IMPOSSIBLE
 from gpubox.values import ALL_GPUS, Gpus
 
 GIB = 1 << 30

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gpubox.allocation import asked_gpus
-from gpubox.docker_words import GpuRequest
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.facts import Ask, Caller, EngineFacts, Facts
-from gpubox.gpus import Device, Gpu, Machine, absent
-from gpubox.holders import Holding
-from gpubox.layers import Layer, from_flags, read
-from gpubox.plan import Plan, is_secret, plan
-from gpubox.translate import arguments, docker_run_line, hidden
+from gpubox.gpus.holders import Holding
+from gpubox.gpus.machine import Device, Gpu, Machine, absent
+from gpubox.plan.allocation import asked_gpus
+from gpubox.plan.docker_words import GpuRequest
+from gpubox.plan.facts import Ask, Caller, EngineFacts, Facts
+from gpubox.plan.plan import Plan, is_secret, plan
+from gpubox.plan.translate import arguments, docker_run_line, hidden
+from gpubox.profile.layers import Layer, from_flags, read
 from gpubox.values import Gpus, Port
 from lab import anna
 from lab.anna import ANNA

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gpubox.errors import GpuboxError
-from gpubox.layers import Layer, find_project, from_flags, read, read_all
-from gpubox.profile import Config, Profile
+from gpubox.profile.layers import Layer, find_project, from_flags, read, read_all
+from gpubox.profile.profile import Config, Profile
 from gpubox.values import NO_GPUS, Gpus, Mount, Port
 from lab import anna
 

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubox import render
-from gpubox.figures import Screen, frame, parts_text, pulled_text, pulling_text, state_text
-from gpubox.progress import Begun, News, Phase, Pulled, Pulls, Rate, Whole
+from gpubox.images.progress import Begun, News, Phase, Pulled, Pulls, Rate, Whole
+from gpubox.screen import render
+from gpubox.screen.figures import Screen, frame, parts_text, pulled_text, pulling_text, state_text
 
 IMAGES = ("a", "b")
 RECORDED = Path(__file__).with_name("pulls")  # from real engines, through a slow and a cut link

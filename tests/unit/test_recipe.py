@@ -11,7 +11,7 @@ import pytest
 
 from gpubox.cli import invoke
 from gpubox.errors import EngineError, UsageError
-from gpubox.recipe import BUILT_FROM, MACHINES, NVIDIA, Recipe, check_machine, recipe
+from gpubox.images.recipe import BUILT_FROM, MACHINES, NVIDIA, Recipe, check_machine, recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ("8.0", "9.0", "9.1", "9.2", "10.0", "10.1", "10.2")
@@ -41,7 +41,7 @@ def installed(found: Recipe) -> dict[str, str]:
 
 def test_the_shipped_packages_are_what_the_script_makes_of_the_csv_file() -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "catalog.py"))
-    shipped = ROOT / "src" / "gpubox" / "data" / "packages.json"
+    shipped = ROOT / "src" / "gpubox" / "images" / "data" / "packages.json"
     assert shipped.read_bytes().decode() == script["packages"]()
 
 

@@ -11,17 +11,17 @@ import pytest
 from docker.models import containers
 from docker.types import ContainerConfig
 
-from gpubox.boxes import Box
-from gpubox.docker_words import Arguments
+from gpubox.boxes.boxes import Box
+from gpubox.boxes.saved import document, image_name, saved
 from gpubox.errors import UsageError
-from gpubox.facts import Ask, Caller, Facts
-from gpubox.layers import Layer, read
-from gpubox.notebook import server
-from gpubox.plan import plan
-from gpubox.profile import Config, Profile
-from gpubox.saved import document, image_name, saved
-from gpubox.settings import SETTINGS
-from gpubox.translate import arguments
+from gpubox.plan.docker_words import Arguments
+from gpubox.plan.facts import Ask, Caller, Facts
+from gpubox.plan.notebook import server
+from gpubox.plan.plan import plan
+from gpubox.plan.translate import arguments
+from gpubox.profile.layers import Layer, read
+from gpubox.profile.profile import Config, Profile
+from gpubox.profile.settings import SETTINGS
 from gpubox.values import variables
 
 ID = "a" * 64

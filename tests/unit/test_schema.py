@@ -14,10 +14,10 @@ from jsonschema import Draft7Validator
 
 from gpubox.cli import invoke
 from gpubox.errors import GpuboxError
-from gpubox.layers import interpolate, read
-from gpubox.profile import TOP_LEVEL
-from gpubox.schema import schema
-from gpubox.settings import BY_KEY, SETTINGS, Setting
+from gpubox.profile.layers import interpolate, read
+from gpubox.profile.profile import TOP_LEVEL
+from gpubox.profile.schema import schema
+from gpubox.profile.settings import BY_KEY, SETTINGS, Setting
 from lab.spellings import SPELLINGS, Spelling, searched
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from gpubox.cli import cli
-from gpubox.plan import Plan
-from gpubox.profile import Profile
-from gpubox.settings import SETTINGS, Setting
+from gpubox.plan.plan import Plan
+from gpubox.profile.profile import Profile
+from gpubox.profile.settings import SETTINGS, Setting
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"

@@ -6,12 +6,12 @@ import pytest
 from msgspec.structs import replace
 
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.facts import Ask, EngineFacts, Facts
-from gpubox.gpus import Device, Gpu, Machine
-from gpubox.holders import Container, join
-from gpubox.layers import from_flags
-from gpubox.plan import Plan, plan
-from gpubox.slurm import Job, devices, job, share_of
+from gpubox.gpus.holders import Container, join
+from gpubox.gpus.machine import Device, Gpu, Machine
+from gpubox.plan.facts import Ask, EngineFacts, Facts
+from gpubox.plan.plan import Plan, plan
+from gpubox.profile.layers import from_flags
+from gpubox.slurm.jobs import Job, devices, job, share_of
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus, gpus
 from lab import anna
 from lab.anna import ANNA, WORK

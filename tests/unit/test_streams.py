@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubox import streams, terminal
+from gpubox.engine import streams
+from gpubox.engine.streams import Frames, SocketStream, TlsStream
 from gpubox.errors import EngineError
-from gpubox.streams import Frames, SocketStream, TlsStream
-from gpubox.terminal import Ending, How, Signals
+from gpubox.screen import terminal
+from gpubox.screen.terminal import Ending, How, Signals
 from lab.certificates import make_certificates
 from lab.frames import frame
 

@@ -24,10 +24,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpubox import terminal
+from gpubox.engine.streams import SocketStream
 from gpubox.errors import EngineError, GpuboxError
-from gpubox.streams import SocketStream
-from gpubox.terminal import DetachKeys, Ending, How, Signals
+from gpubox.screen import terminal
+from gpubox.screen.terminal import DetachKeys, Ending, How, Signals
 from lab.frames import frame
 from lab.waiting import wait_until
 
@@ -479,8 +479,8 @@ def test_the_third_interrupt_leaves_also_a_box_without_output() -> None:
 
 PROGRAM = """
 import fcntl, json, os, signal, socket, sys, termios
-from gpubox import terminal
-from gpubox.streams import SocketStream
+from gpubox.screen import terminal
+from gpubox.engine.streams import SocketStream
 
 box, report, refusals, wanted = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)

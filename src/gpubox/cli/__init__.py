@@ -16,7 +16,7 @@ import click
 from gpubox import __version__
 from gpubox.cli.app import Commands
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.render import Screen
+from gpubox.screen.render import Screen
 
 # These pass on the box's own exit code, so their own failures are 125, as docker run's.
 RUNS_BOXES = ("run", "jupyter", "mount", "enter")

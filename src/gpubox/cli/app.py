@@ -18,29 +18,29 @@ from click.shell_completion import CompletionItem
 from msgspec.structs import replace
 
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
-from gpubox.render import Screen
+from gpubox.screen.render import Screen
 
 if TYPE_CHECKING:
-    from gpubox.boxes import Box
-    from gpubox.contexts import Endpoint
-    from gpubox.engine import Engine
-    from gpubox.facts import Caller, Facts
-    from gpubox.gpus import Machine
-    from gpubox.layers import Read
-    from gpubox.profile import Config, Profile
-    from gpubox.race import Race
-    from gpubox.slurm import Job
+    from gpubox.boxes.boxes import Box
+    from gpubox.engine.contexts import Endpoint
+    from gpubox.engine.engine import Engine
+    from gpubox.gpus.machine import Machine
+    from gpubox.gpus.race import Race
+    from gpubox.plan.facts import Caller, Facts
+    from gpubox.profile.layers import Read
+    from gpubox.profile.profile import Config, Profile
+    from gpubox.slurm.jobs import Job
 
 SECTIONS: dict[str, dict[str, str]] = {
-    "Start": {"run": "start", "jupyter": "notebook", "mount": "start"},
+    "Start": {"run": "run", "jupyter": "jupyter", "mount": "run"},
     "Your boxes": {
-        "ps": "boxes",
+        "ps": "ps",
         "enter": "enter",
         "logs": "logs",
-        "stop": "life",
-        "start": "life",
-        "restart": "life",
-        "rm": "life",
+        "stop": "lifecycle",
+        "start": "lifecycle",
+        "restart": "lifecycle",
+        "rm": "lifecycle",
         "save": "save",
         "clean": "clean",
     },
@@ -115,7 +115,7 @@ class App:
 
     @cached_property
     def config(self) -> Config:
-        from gpubox.profile import Config
+        from gpubox.profile.profile import Config
 
         found = self.files()
         for error in found.errors:
@@ -126,7 +126,7 @@ class App:
 
     def files(self) -> Read:
         """What all files say that hold for the caller, and what is wrong with some."""
-        from gpubox.layers import read_all
+        from gpubox.profile.layers import read_all
 
         return read_all(
             cwd=self.caller.folder,
@@ -139,9 +139,9 @@ class App:
     @cached_property
     def job(self) -> Job | None:
         """The Slurm job that this is called in; its boxes run on this machine's engine."""
-        from gpubox import cluster
+        from gpubox.slurm import commands
 
-        job = cluster.job(self.caller.environ)
+        job = commands.job(self.caller.environ)
         if job and not self.endpoint.local:
             raise GpuboxError(
                 f"{self.endpoint.source} names {self.endpoint.host}, and the GPUs of job {job.id}"
@@ -152,7 +152,7 @@ class App:
 
     @cached_property
     def endpoint(self) -> Endpoint:
-        from gpubox.contexts import endpoint
+        from gpubox.engine.contexts import endpoint
 
         return endpoint(self.caller.environ, self.caller.home)
 
@@ -168,7 +168,7 @@ class App:
 
     @cached_property
     def _machine_or_why(self) -> tuple[Machine | None, str]:
-        from gpubox import nvml
+        from gpubox.gpus import nvml
 
         try:
             if not self.endpoint.local:
@@ -180,7 +180,7 @@ class App:
     def image_for_here(self, profile: Profile) -> tuple[str, str]:
         """The image that all GPUs of this machine can run of those that a profile leaves to it,
         and why."""
-        from gpubox.plan import image_for
+        from gpubox.plan.plan import image_for
 
         if len(profile.images) == 1:
             return image_for(profile, None, (), "")
@@ -189,21 +189,21 @@ class App:
 
     def connect(self, *, briefly: bool = False) -> Engine:
         """The engine; `briefly` where the answer is only good to have."""
-        from gpubox.engine import connect
+        from gpubox.engine.engine import connect
 
         return connect(self.endpoint, *([2] if briefly else []))
 
     def race(self, engine: Engine, patience: float = 0) -> Race:
         """For GPUs that others may want or have; those are waited for up to `patience` seconds."""
-        from gpubox.race import Race
-        from gpubox.survey import Survey
+        from gpubox.gpus.race import Race
+        from gpubox.gpus.survey import Survey
 
         survey = Survey(engine, self.caller.name)
         return Race(engine, survey, self.screen, time.monotonic() + patience)
 
     def surveyed(self, race: Race, boxes: Sequence[Box] | None = None) -> Facts:
         """Who has which GPU now; not asked for `boxes` of which none claims any."""
-        from gpubox.facts import Facts
+        from gpubox.plan.facts import Facts
 
         facts = Facts(caller=self.caller)
         if boxes is not None and not any(box.claims_gpus for box in boxes):
@@ -218,7 +218,7 @@ class App:
         if not wanted or not self.endpoint.local:
             yield
             return
-        from gpubox import nvml
+        from gpubox.gpus import nvml
 
         with nvml.awake():
             yield
@@ -295,7 +295,7 @@ def app(context: click.Context) -> App:
 def settings_options() -> Iterator[click.Option]:
     """An option for every setting that has a flag, made from the one table."""
     from gpubox.cli.candidates import OF_SETTINGS
-    from gpubox.settings import SETTINGS
+    from gpubox.profile.settings import SETTINGS
 
     for setting in SETTINGS:
         if setting.flag:
@@ -324,7 +324,7 @@ def _sentence(text: str) -> str:
 
 def flags(parameters: dict[str, Any]) -> dict[str, Any]:
     """The settings among a command's parameters, as texts, for the parser of profiles."""
-    from gpubox.settings import SETTINGS
+    from gpubox.profile.settings import SETTINGS
 
     given = {setting.key: parameters.get(setting.key) for setting in SETTINGS if setting.flag}
     return {

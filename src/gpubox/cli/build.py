@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox import recipe
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import EngineError, UsageError
+from gpubox.images import recipe
 
 if TYPE_CHECKING:
-    from gpubox.engine import Engine
-    from gpubox.recipe import Recipe
+    from gpubox.engine.engine import Engine
+    from gpubox.images.recipe import Recipe
 
 
 @click.command("build")
@@ -105,7 +105,7 @@ def _is_here(app: App, engine: Engine, image: str, fresh: bool) -> bool:
 
 
 def _get_base(app: App, engine: Engine, wanted: Recipe) -> None:
-    from gpubox import pull
+    from gpubox.images import pull
 
     if engine.image(wanted.base):
         return

@@ -18,7 +18,7 @@ from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError
 
 if TYPE_CHECKING:
-    from gpubox.gpus import Device
+    from gpubox.gpus.machine import Device
 
 Candidates = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -30,7 +30,7 @@ def my_boxes(
 
     Those that were typed already are left out.
     """
-    from gpubox import glance
+    from gpubox.engine import glance
 
     this, typed = app(context), context.params.get(str(parameter.name)) or ()
     owner = context.params.get("owner") or this.caller.name
@@ -66,7 +66,7 @@ def _meaning(this: App, name: str) -> str:
 
 def images(context: click.Context, _: click.Parameter, __: str) -> list[CompletionItem]:
     """Those that the engine has."""
-    from gpubox import glance
+    from gpubox.engine import glance
 
     return [CompletionItem(name) for name in glance.images(app(context).endpoint)]
 
@@ -95,8 +95,9 @@ def gpus(context: click.Context, _: click.Parameter, incomplete: str) -> list[Co
 
 def _gpus(this: App) -> Iterator[tuple[Device, str]]:
     """Each with its model, and the owner of the box that has it; none where they are not seen."""
-    from gpubox import glance, holders, nvml
     from gpubox.cli.gpus import model
+    from gpubox.engine import glance
+    from gpubox.gpus import holders, nvml
 
     with suppress(GpuboxError):
         if not this.endpoint.local:

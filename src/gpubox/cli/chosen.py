@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox.boxes import Box, meant
+from gpubox.boxes.boxes import Box, meant
 from gpubox.cli import candidates
 from gpubox.errors import GpuboxError, UsageError
 
 if TYPE_CHECKING:
     from gpubox.cli.app import App
-    from gpubox.engine import Engine
+    from gpubox.engine.engine import Engine
 
 BOX = click.Argument(["name"], metavar="BOX", shell_complete=candidates.my_boxes)
 BOXES = click.Argument(["names"], nargs=-1, metavar="BOX...", shell_complete=candidates.my_boxes)

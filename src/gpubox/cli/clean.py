@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox import render
 from gpubox.cli.app import App, app
-from gpubox.cli.asking import agreed
+from gpubox.cli.confirm import agreed
 from gpubox.errors import EngineError, GpuboxError
-from gpubox.figures import size_text
+from gpubox.screen import render
+from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
-    from gpubox.engine import Engine
-    from gpubox.leftovers import Spare
+    from gpubox.boxes.leftovers import Spare
+    from gpubox.engine.engine import Engine
 
 
 @click.command("clean")
@@ -53,7 +53,7 @@ def clean_command(context: click.Context, images: bool, yes: bool) -> int:
 
 
 def _spares(this: App, engine: Engine, images: bool) -> list[Spare]:
-    from gpubox import leftovers
+    from gpubox.boxes import leftovers
 
     me, found = this.caller.name, []
     for box in leftovers.stopped(engine.boxes(stopped=True, sizes=True), me, time.time()):

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpubox import host, render
+from gpubox import host
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError
-from gpubox.figures import size_text
+from gpubox.screen import render
+from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
     from gpubox.checks import Seen
-    from gpubox.settings import Item
+    from gpubox.profile.settings import Item
 
 _NO_SIZE = host.Measured()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 from msgspec.structs import asdict
 
-from gpubox import diagnosis, render
 from gpubox.cli.app import app
+from gpubox.doctor import diagnosis
+from gpubox.screen import render
 
 
 @click.command("doctor")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from gpubox.boxes import KILLED, Box, meant, out_of_memory, way_back
+from gpubox.boxes.boxes import KILLED, Box, meant, out_of_memory, way_back
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.cli.chosen import OWNER
@@ -20,9 +20,9 @@ from gpubox.cli.words import DASHES, WAIT, BoxCommand, patience
 from gpubox.errors import GpuboxError, UsageError
 
 if TYPE_CHECKING:
-    from gpubox.engine import Engine
-    from gpubox.facts import Caller
-    from gpubox.foreground import Outcome, Process
+    from gpubox.boxes.foreground import Outcome, Process
+    from gpubox.engine.engine import Engine
+    from gpubox.plan.facts import Caller
 
 _SHELL = ("sh", "-c", 'exec "$(command -v bash || command -v sh)"')
 
@@ -97,9 +97,9 @@ def _can_be_entered(box: Box) -> bool:
 
 def _come_back(app: App, engine: Engine, box: Box, seconds: float) -> int:
     """Start its own shell again, with us."""
-    from gpubox import foreground
-    from gpubox.again import Again
-    from gpubox.terminal import Signals
+    from gpubox.boxes import foreground
+    from gpubox.boxes.again import Again
+    from gpubox.screen.terminal import Signals
 
     _refuse_to_run_again(box)
     if not engine.inspect(box.id)["Config"]["Tty"]:
@@ -155,8 +155,8 @@ def _takes_no_command(box: Box, command: Sequence[str]) -> GpuboxError:
 
 def _attach(app: App, engine: Engine, box: Box) -> int:
     """Be the terminal, or the pipes, of what it was started with."""
-    from gpubox import foreground
-    from gpubox.terminal import Signals
+    from gpubox.boxes import foreground
+    from gpubox.screen.terminal import Signals
 
     found = engine.inspect(box.id)
     tty, stdin = bool(found["Config"]["Tty"]), bool(found["Config"]["OpenStdin"])
@@ -179,10 +179,10 @@ def _beside(
     app: App, engine: Engine, box: Box, command: Sequence[str], parameters: Mapping[str, Any]
 ) -> int:
     """Another shell or COMMAND in it."""
-    from gpubox import foreground
-    from gpubox.engine import Exec
-    from gpubox.faults import explain
-    from gpubox.terminal import Signals
+    from gpubox.boxes import foreground
+    from gpubox.engine.faults import explain
+    from gpubox.engine.processes import Exec
+    from gpubox.screen.terminal import Signals
 
     tty = app.caller.at_terminal
     if not command and not tty and not parameters["interactive"]:

@@ -16,22 +16,35 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from gpubox import catalog, cdi, diagnosis, fits, host, jupyter, notebook, nvidia, nvml, trial
-from gpubox.allocation import asked_gpus
-from gpubox.backend import backend, is_gated
+from gpubox import host
+from gpubox.boxes import jupyter
 from gpubox.cli import preflight
-from gpubox.diagnosis import BoxSeen, Check, DriverSeen, EngineSeen, ImageUse, NoEngine, Toolkit
-from gpubox.engine import Engine, connect
+from gpubox.doctor import cdi, diagnosis, nvidia, trial
+from gpubox.doctor.diagnosis import (
+    BoxSeen,
+    Check,
+    DriverSeen,
+    EngineSeen,
+    ImageUse,
+    NoEngine,
+    Toolkit,
+)
+from gpubox.engine.engine import Engine, connect
 from gpubox.errors import GpuboxError
-from gpubox.facts import Caller, EngineFacts, Facts
-from gpubox.gpus import Gpu, Machine
-from gpubox.layers import BUILT_IN, Layer
-from gpubox.profile import Config, Profile
-from gpubox.pull import order
+from gpubox.gpus import nvml
+from gpubox.gpus.machine import Gpu, Machine
+from gpubox.images import catalog, fits
+from gpubox.images.pull import order
+from gpubox.plan import notebook
+from gpubox.plan.allocation import asked_gpus
+from gpubox.plan.backend import backend, is_gated
+from gpubox.plan.facts import Caller, EngineFacts, Facts
+from gpubox.profile.layers import BUILT_IN, Layer
+from gpubox.profile.profile import Config, Profile
 from gpubox.values import ALL_GPUS, NO_GPUS
 
 if TYPE_CHECKING:
-    from gpubox.boxes import Box
+    from gpubox.boxes.boxes import Box
     from gpubox.cli.app import App
 
 Answer = TypeVar("Answer")

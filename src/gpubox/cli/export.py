@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpubox.cli.app import App
-from gpubox.cli.start import printed
+from gpubox.cli.run import printed
 from gpubox.cli.words import OWN, command, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gpubox.plan import Plan
+    from gpubox.plan.plan import Plan
 
 
 def _own(*names: str) -> list[click.Parameter]:
@@ -35,7 +35,8 @@ def export_command() -> None:
 
 
 def _compose(app: App, parameters: dict[str, Any]) -> int:
-    from gpubox import export, layers
+    from gpubox.plan import export
+    from gpubox.profile import layers
 
     plan, folder = _plan(app, parameters), str(app.caller.folder)
     _say(app, export.compose_notes(plan, folder))
@@ -47,7 +48,7 @@ def _compose(app: App, parameters: dict[str, Any]) -> int:
 
 
 def _devcontainer(app: App, parameters: dict[str, Any]) -> int:
-    from gpubox import export
+    from gpubox.plan import export
 
     plan = _plan(app, parameters)
     found = export.devcontainer(plan, str(app.caller.folder))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from gpubox import checks, host
 from gpubox.errors import EngineError
-from gpubox.layers import BUILT_IN, COMMAND_LINE
+from gpubox.profile.layers import BUILT_IN, COMMAND_LINE
 from gpubox.values import Mount
 
 if TYPE_CHECKING:
     from gpubox.cli.words import Request
-    from gpubox.contexts import Endpoint
-    from gpubox.plan import Plan
+    from gpubox.engine.contexts import Endpoint
+    from gpubox.plan.plan import Plan
 
 
 def findings(request: Request, plan: Plan) -> Iterator[checks.Finding]:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from gpubox import render
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.gpus import SHORT_UUID
+from gpubox.gpus.machine import SHORT_UUID
+from gpubox.screen import render
 
 if TYPE_CHECKING:
-    from gpubox.engine import Engine
-    from gpubox.gpus import Device
-    from gpubox.holders import Container, Holding, Use
+    from gpubox.engine.engine import Engine
+    from gpubox.gpus.holders import Container, Holding, Use
+    from gpubox.gpus.machine import Device
     from gpubox.values import Gpus
 
 SECONDS = 2  # as watch(1) has it
@@ -79,7 +79,8 @@ class _Eyes:
 
     def look(self) -> Seen:
         """Asks the driver, the engine and /proc; an error only where nothing can be told."""
-        from gpubox import holders, host
+        from gpubox import host
+        from gpubox.gpus import holders
 
         devices, containers = self._devices(), self._containers()
         notes = [it for it in (_unseen(devices), _unasked(containers)) if it]
@@ -95,7 +96,7 @@ class _Eyes:
         return Seen(holdings, notes if holdings or notes else ["this machine has no GPU"])
 
     def _devices(self) -> tuple[Device, ...] | GpuboxError:
-        from gpubox import nvml
+        from gpubox.gpus import nvml
 
         if not self._local:
             return GpuboxError(f"{self._this.endpoint.host} may be another machine")
@@ -139,7 +140,8 @@ def _unasked(containers: object) -> str:
 
 
 def _watch(this: App, as_json: bool) -> None:
-    from gpubox import nvml, watching
+    from gpubox.gpus import nvml
+    from gpubox.screen import watching
 
     if as_json:
         raise UsageError("--watch draws a table, and --json prints none", "leave one of them out")
@@ -173,7 +175,7 @@ def _table(
 
 
 def _row(holding: Holding) -> dict[str, str]:
-    from gpubox import holders
+    from gpubox.gpus import holders
 
     device = holding.device
     used = "?" if device.used is None else f"{device.used / _GIB:.1f}"
@@ -198,7 +200,7 @@ def model(device: Device) -> str:
 
 def object_of(holding: Holding) -> dict[str, Any]:
     """What --json says of it."""
-    from gpubox import holders
+    from gpubox.gpus import holders
 
     device = holding.device
     return {

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import asdict
 
-from gpubox import render
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.figures import size_text
+from gpubox.screen import render
+from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
-    from gpubox.offers import Here, Offer
-    from gpubox.remote import Remote
+    from gpubox.images.offers import Here, Offer
+    from gpubox.images.registries import Remote
 
 
 _LONGEST = 44  # characters: NVIDIA's own names, which are there to be copied
@@ -46,7 +46,7 @@ def images_command(
     NVIDIA's that fits all its words: cuda12.4, cudnn8, ubuntu22.04, runtime, live, deleted, local,
     or any part of an image.
     """
-    from gpubox import offers
+    from gpubox.images import offers
 
     this = app(context)
     if remote is not None:
@@ -90,7 +90,7 @@ def _show(this: App, found: Sequence[Offer], engine_answers: bool) -> None:
 
 def _here(this: App) -> Mapping[str, Here] | None:
     """What the engine has; None where none answers."""
-    from gpubox.offers import Here
+    from gpubox.images.offers import Here
 
     try:
         engine = this.connect()
@@ -118,7 +118,7 @@ def _row(offer: Offer) -> dict[str, str]:
 
 def _why(found: Iterable[Offer]) -> list[str]:
     """Each reason once, where the table has no room for them."""
-    from gpubox import catalog
+    from gpubox.images import catalog
 
     reasons = dict[str, dict[str, None]]()
     for offer in found:
@@ -130,7 +130,7 @@ def _why(found: Iterable[Offer]) -> list[str]:
 
 def _footing(this: App, found: Iterable[Offer]) -> str:
     """Of what day this speaks, of what machine, and what to type."""
-    from gpubox import catalog
+    from gpubox.images import catalog
 
     machine = this.machine
     of = f"driver {machine.driver}" if machine else f"not known: {this.unseen}"
@@ -144,11 +144,11 @@ def _footing(this: App, found: Iterable[Offer]) -> str:
 
 
 def _ask(this: App, word: str, as_json: bool) -> int:
-    from gpubox import remote
-    from gpubox.pull import order
+    from gpubox.images import registries
+    from gpubox.images.pull import order
 
     asked = order(_named(this, word), this.config.registry())
-    found = remote.ask(asked.image, asked.source, this.connect_or_why(), this.screen.warn)
+    found = registries.ask(asked.image, asked.source, this.connect_or_why(), this.screen.warn)
     if as_json:
         render.print_json([asdict(found)])
     elif found.state == "there":
@@ -182,7 +182,8 @@ def _named(this: App, word: str) -> str:
 
 
 def _no(found: Remote) -> tuple[str, str]:
-    from gpubox import catalog, checks
+    from gpubox import checks
+    from gpubox.images import catalog
 
     status = catalog.status(found.image)
     known = {

@@ -12,12 +12,12 @@ from gpubox.cli.app import App, app
 from gpubox.cli.chosen import BOX, OWNER, chosen
 from gpubox.cli.words import SHARE, WAIT, patience
 from gpubox.errors import EngineError, GpuboxError, UsageError
-from gpubox.gpus import called
+from gpubox.gpus.machine import called
 from gpubox.values import NO_GPUS
 
 if TYPE_CHECKING:
-    from gpubox.allocation import Allocation
-    from gpubox.boxes import Box
+    from gpubox.boxes.boxes import Box
+    from gpubox.plan.allocation import Allocation
     from gpubox.values import Gpus
 
 
@@ -50,7 +50,7 @@ def move_command(
     files, volumes, ports and name stay. A `gpubox run` that is in the foreground of it ends, too.
     If anything fails or is interrupted, the box runs again where it was.
     """
-    from gpubox.move import Move
+    from gpubox.boxes.move import Move
 
     this = app(context)
     asked = _asked(gpus)

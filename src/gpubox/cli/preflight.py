@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gpubox import checks, demands, fits, host, pull, values
-from gpubox.allocation import asked_gpus
-from gpubox.backend import backend, is_gated
+from gpubox import checks, host, values
 from gpubox.checks import Finding
 from gpubox.errors import GpuboxError
-from gpubox.facts import Facts
-from gpubox.gpus import absent
-from gpubox.layers import COMMAND_LINE
+from gpubox.gpus.machine import absent
+from gpubox.images import demands, fits, pull
+from gpubox.plan.allocation import asked_gpus
+from gpubox.plan.backend import backend, is_gated
+from gpubox.plan.facts import Facts
+from gpubox.profile.layers import COMMAND_LINE
 from gpubox.values import ALL_GPUS, NO_GPUS
 
 if TYPE_CHECKING:
     from gpubox.cli.app import App
-    from gpubox.engine import Engine, LocalImage
-    from gpubox.facts import EngineFacts
-    from gpubox.gpus import Gpu, Machine
-    from gpubox.plan import Plan
-    from gpubox.profile import Profile
+    from gpubox.engine.engine import Engine
+    from gpubox.engine.images import LocalImage
+    from gpubox.gpus.machine import Gpu, Machine
+    from gpubox.plan.facts import EngineFacts
+    from gpubox.plan.plan import Plan
+    from gpubox.profile.profile import Profile
 
 
 def report(app: App, found: Iterable[Finding], ignored: frozenset[str]) -> None:
@@ -141,7 +143,7 @@ def _from_the_hub(image: str, registry: str | None, facts: EngineFacts | None) -
 
 def _of_the_pull_limit(image: str) -> Iterator[Finding]:
     """Little or nothing where it cannot be asked: the pull itself will say."""
-    from gpubox import hub
+    from gpubox.images import hub
 
     reference = values.reference(image)
     if reference.registry:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import gpubox
-from gpubox import render
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.layers import PROJECT_FILE
+from gpubox.profile.layers import PROJECT_FILE
+from gpubox.screen import render
 
 if TYPE_CHECKING:
-    from gpubox.profile import Profile
-    from gpubox.settings import Setting
+    from gpubox.profile.profile import Profile
+    from gpubox.profile.settings import Setting
 
 
 @click.command("profiles")
@@ -69,7 +69,7 @@ def _row(item: dict[str, Any]) -> tuple[str, ...]:
 
 def _settings(profile: Profile) -> list[tuple[str, str, str]]:
     """Each value of a profile with where it was said, the image first."""
-    from gpubox.settings import SETTINGS, Item
+    from gpubox.profile.settings import SETTINGS, Item
 
     rows = [("image", profile.image, profile.image_where)]
     for setting in SETTINGS:
@@ -83,7 +83,7 @@ def _settings(profile: Profile) -> list[tuple[str, str, str]]:
 
 
 def _text(setting: Setting, name: str, value: Any) -> str:
-    from gpubox.plan import is_secret
+    from gpubox.plan.plan import is_secret
 
     if setting.key == "environment" and is_secret(name):
         return name
@@ -103,9 +103,9 @@ def init_command(context: click.Context) -> None:
 
     Editors complete and check it by the .gpubox-schema.json that is written beside it.
     """
-    from gpubox import schema
+    from gpubox.profile import schema
 
-    starter = Path(gpubox.__file__).with_name("starter.yaml").read_text("utf-8")
+    starter = (Path(gpubox.__file__).parent / "profile/starter.yaml").read_text("utf-8")
     try:
         with Path(PROJECT_FILE).open("x", encoding="utf-8") as file:
             file.write(starter)
@@ -127,6 +127,6 @@ def schema_command() -> None:
 
     `gpubox init` writes it for editors; after an update: gpubox schema > .gpubox-schema.json
     """
-    from gpubox import schema
+    from gpubox.profile import schema
 
     click.echo(schema.text(), nl=False)

@@ -11,10 +11,10 @@ from gpubox.checks import OF_IMAGES
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
-from gpubox.render import Screen
+from gpubox.screen.render import Screen
 
 if TYPE_CHECKING:
-    from gpubox.engine import Engine
+    from gpubox.engine.engine import Engine
 
 
 @click.command("pull")
@@ -47,7 +47,7 @@ def pull_command(
         this.screen.fail(mistake.problem, mistake.hint)
     if mistakes:
         return 2
-    from gpubox import pull
+    from gpubox.images import pull
 
     engine, registry = this.connect(), this.config.registry()
     wanted = pull.distinct(image for image, _ in chosen)

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox import boxes
+from gpubox.boxes import boxes
 from gpubox.cli.app import App, app
-from gpubox.cli.asking import agreed
+from gpubox.cli.confirm import agreed
 from gpubox.errors import EngineError, GpuboxError, UsageError
-from gpubox.figures import size_text
-from gpubox.layers import as_typed, config_home
+from gpubox.profile.layers import as_typed, config_home
+from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
-    from gpubox.boxes import Box
-    from gpubox.engine import Engine, LocalImage
-    from gpubox.saved import Saved
+    from gpubox.boxes.boxes import Box
+    from gpubox.boxes.saved import Saved
+    from gpubox.engine.engine import Engine
+    from gpubox.engine.images import LocalImage
 
 
 @click.command("save")
@@ -40,8 +41,8 @@ def save_command(
     """
     from datetime import datetime
 
-    from gpubox.save import Save
-    from gpubox.saved import document, image_name, start
+    from gpubox.boxes.save import Save
+    from gpubox.boxes.saved import document, image_name, start
 
     this = app(context)
     caller = this.caller
@@ -80,8 +81,8 @@ def save_command(
 
 def _refuse_taken(this: App, name: str, file: Path) -> None:
     """Raise for a name that means something already, and for a file that a person has written."""
-    from gpubox.catalog import parse_name
-    from gpubox.saved import MARK
+    from gpubox.boxes.saved import MARK
+    from gpubox.images.catalog import parse_name
 
     others = [owner for owner in this.config.owners(name) if owner != as_typed(file)]
     where = others[-1] if others else "NVIDIA's images" if parse_name(name) else ""
@@ -93,8 +94,8 @@ def _refuse_taken(this: App, name: str, file: Path) -> None:
 
 def _made(this: App, engine: Engine, box: Box, image: str) -> tuple[Saved, LocalImage]:
     """What is saved, and the image that the box came from."""
-    from gpubox.profile import Config
-    from gpubox.saved import saved
+    from gpubox.boxes.saved import saved
+    from gpubox.profile.profile import Config
 
     found = engine.inspect(box.id)
     came_from = engine.image(found["Image"])
@@ -111,7 +112,7 @@ def _made(this: App, engine: Engine, box: Box, image: str) -> tuple[Saved, Local
 
 def _may_replace(this: App, engine: Engine, image: str, file: Path, replace: bool) -> bool:
     """Whether there is nothing of this name, or what there is may go."""
-    from gpubox.moved import is_of_files
+    from gpubox.boxes.moved import is_of_files
 
     former = engine.image(image)
     if former and not (is_of_files(former.labels) and former.author == this.caller.name):

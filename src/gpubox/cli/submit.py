@@ -16,7 +16,7 @@ from gpubox.cli.words import OWN, BoxCommand, Request, command, request
 from gpubox.errors import ProfileError
 
 if TYPE_CHECKING:
-    from gpubox.plan import Plan
+    from gpubox.plan.plan import Plan
 
 _OWN = ("print", "time", "partition", "array", "sbatch")
 # Options of `run` that mean nothing in a job.
@@ -39,7 +39,8 @@ class JobCommand(BoxCommand):
 
 
 def submit(app: App, parameters: dict[str, Any]) -> int:
-    from gpubox import batch, plan
+    from gpubox.plan import plan
+    from gpubox.slurm import batch
 
     options = [
         f"--{name}={shlex.quote(parameters[name])}"
@@ -56,11 +57,11 @@ def submit(app: App, parameters: dict[str, Any]) -> int:
     if parameters["print"]:
         sys.stdout.buffer.write(os.fsencode(script))
         return 0
-    from gpubox import cluster
+    from gpubox.slurm import commands
 
     if planned.kind == "shell" and not planned.entrypoint:
         app.screen.warn("no COMMAND: a job has no terminal, in which a shell ends at once")
-    job, said = cluster.submit(script)
+    job, said = commands.submit(script)
     if said:
         app.screen.warn(said)
     app.screen.say(f"its output: {batch.log(directives, job)}")
@@ -71,8 +72,8 @@ def submit(app: App, parameters: dict[str, Any]) -> int:
 def _planned(request: Request) -> Plan:
     """The plan as far as it can be made here, for what it refuses."""
     from gpubox import host
-    from gpubox.facts import Facts
-    from gpubox.plan import files_named, plan
+    from gpubox.plan.facts import Facts
+    from gpubox.plan.plan import files_named, plan
 
     files = host.read_files(files_named(request.profile))
     return plan(
@@ -82,7 +83,7 @@ def _planned(request: Request) -> Plan:
 
 def _gpus(request: Request) -> int:
     """How many Slurm is asked for."""
-    from gpubox import batch
+    from gpubox.slurm import batch
     from gpubox.values import NO_GPUS
 
     profile = request.profile

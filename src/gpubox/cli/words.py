@@ -21,10 +21,10 @@ from gpubox.cli.app import App, app, flags, settings_options
 from gpubox.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpubox.boxes import Box
-    from gpubox.facts import Ask
-    from gpubox.profile import Profile
-    from gpubox.slurm import Job
+    from gpubox.boxes.boxes import Box
+    from gpubox.plan.facts import Ask
+    from gpubox.profile.profile import Profile
+    from gpubox.slurm.jobs import Job
 
 DASHES, SPECS = "gpubox.dashes", "gpubox.specs"  # of what was typed, for its correction
 
@@ -208,9 +208,9 @@ def request(
     job: Job | None = None,
 ) -> Request:
     """What the words of a command mean, in a Slurm `job` too; `lists` go before those of flags."""
-    from gpubox import slurm
-    from gpubox.facts import Ask
-    from gpubox.layers import from_flags
+    from gpubox.plan.facts import Ask
+    from gpubox.profile.layers import from_flags
+    from gpubox.slurm import jobs
 
     dashes = bool(click.get_current_context().meta.get(DASHES))
     word, command = _split(app, words, dashes, default)
@@ -227,7 +227,7 @@ def request(
                 "leave -d out; what is in the background is the job: gpubox submit",
             )
         beneath = {**job.beneath, **(beneath or {})}
-        layers.append(from_flags(slurm.ALWAYS, app.caller.folder))
+        layers.append(from_flags(jobs.ALWAYS, app.caller.folder))
     return Request(
         app=app,
         profile=app.config.profile(word, *layers, beneath=beneath),

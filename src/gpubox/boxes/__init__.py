@@ -1,0 +1,1 @@
+"""What is done with boxes: started, entered again, moved, saved, cleared away."""

@@ -1,0 +1,12 @@
+"""Who has a port of the engine's machine."""
+
+from __future__ import annotations
+
+from gpubox import host
+from gpubox.engine.engine import Engine
+
+
+def port_holder(engine: Engine, number: int) -> str | None:
+    """In words: a box, a container, or a program of this machine; None where nobody is seen."""
+    holder = engine.publishers().get(number)
+    return host.port_holder(number) if not holder and engine.endpoint.local else holder

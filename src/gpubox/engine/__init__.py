@@ -1,0 +1,1 @@
+"""Who makes it happen: the Docker Engine, or Podman's service that speaks like one."""

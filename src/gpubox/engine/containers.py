@@ -1,0 +1,368 @@
+"""Containers on an engine: created, started, looked at, listed, stopped, removed."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import docker
+import docker.auth
+import docker.errors
+import docker.tls
+import docker.utils.config
+import msgspec
+import requests.exceptions
+from docker.models import containers
+
+from gpubox import values
+from gpubox.boxes.boxes import ALIVE, Box, restart_policy
+from gpubox.engine.connection import OWN, TICKET, Connection, translated
+from gpubox.engine.faults import EngineSaid
+from gpubox.errors import EngineError
+from gpubox.gpus import claims
+from gpubox.gpus.holders import Container
+from gpubox.plan.docker_words import Arguments
+
+# What `containers.run` itself calls to make of its arguments those of the low-level create.
+_arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
+_ENDED = ("exited", "stopped", "dead")
+_HANDED_OVER_SECONDS = 0.5  # for a request whose answer is not waited for
+
+
+class Served(msgspec.Struct, frozen=True):
+    """Where on the engine's machine a box can be reached; `port` is 0 where that is not known.
+
+    One that is not `published` has the host's own network, and says where it is in its command.
+    """
+
+    address: str
+    port: int
+    token: str
+    published: bool
+
+
+class Containers(Connection):
+    """What an engine does with containers."""
+
+    # --- making
+
+    def run_detached(self, arguments: Arguments) -> str:
+        """`containers.run` itself; what a failed start leaves is removed. The container's id."""
+        image = str(arguments.run["image"])
+        try:
+            with translated(image):
+                return str(self.client.containers.run(**arguments.run).id)
+        except EngineError as error:
+            if leftover := _started_id(error.__cause__):
+                self.remove(leftover)
+            raise
+
+    def create(self, arguments: Arguments, warn: Callable[[str], None]) -> str:
+        """The container `containers.run` would start, not yet started. Its id."""
+        run = {key: value for key, value in arguments.run.items() if key != "detach"}
+        version = self.api._version
+        low_level = _arguments_of_create(run | {"version": version})
+        low_level["detach"] = arguments.run["detach"]
+        low_level["host_config"].update(arguments.host_config)
+        with translated(str(run["image"])):
+            made = self.api.create_container(**low_level)
+        for warning in made.get("Warnings") or ():
+            warn(str(warning))
+        return str(made["Id"])
+
+    def create_like(
+        self, name: str, body: Mapping[str, Any], networks: Mapping[str, Mapping[str, Any]]
+    ) -> str:
+        """A container from the body of the call itself, in further networks; its id."""
+        with translated(name):
+            made = str(self.api.create_container_from_config(dict(body), name)["Id"])
+            try:
+                for network, said in networks.items():
+                    url = self.api._url("/networks/{0}/connect", network)
+                    wanted = {"Container": made, "EndpointConfig": said}
+                    self.api._raise_for_status(self.api._post_json(url, data=wanted))
+            except BaseException:
+                self.api.remove_container(made, force=True)
+                raise
+        return made
+
+    def ticket(self, box: str, claim: Mapping[str, str] | None = None) -> str:
+        """A container that is never started and claims what a box does, or is to; its id."""
+        with translated(box):
+            found = self.api.inspect_container(box)
+            said = {
+                name: text
+                for name, text in found["Config"]["Labels"].items()
+                if name.startswith("gpubox.")
+            }
+            made = self.api.create_container(
+                found["Image"], command=["none"], labels={**said, **(claim or {}), TICKET: box}
+            )
+        return str(made["Id"])
+
+    def put(self, box: str, archive: bytes) -> None:
+        """Unpack a tar at the root of a box."""
+        with translated(box):
+            self.api.put_archive(box, "/", archive)
+
+    def start(self, box: str, image: str) -> None:
+        with translated(image):
+            self.api.start(box)
+
+    def rename(self, box: str, name: str) -> None:
+        with translated(name):
+            self.api.rename(box, name)
+
+    def set_restart(self, box: str, policy: Mapping[str, Any]) -> None:
+        with translated(box):
+            self.api.update_container(box, restart_policy=policy)
+
+    # --- ending
+
+    def stop(self, box: str, seconds: int | None = None) -> None:
+        """Stop a box, which has `seconds` to end by itself, or its own or Docker's time."""
+        with translated(box):
+            self.api.stop(box, timeout=seconds)
+
+    def begin_stop(self, box: str, seconds: int) -> None:
+        """Have the engine stop a box, and do not wait for it: it ends that by itself."""
+        url = self.api._url("/containers/{0}/stop", box)
+        with suppress(docker.errors.APIError, requests.exceptions.RequestException):
+            self.api._post(url, params={"t": seconds}, timeout=_HANDED_OVER_SECONDS)
+
+    def restart(self, box: str, seconds: int | None = None) -> None:
+        """Stop and start a box, which has `seconds` to end by itself, or Docker's or its own."""
+        with translated(box):
+            url = self.api._url("/containers/{0}/restart", box)
+            wanted = {} if seconds is None else {"t": seconds}
+            self.api._raise_for_status(self.api._post(url, params=wanted, timeout=None))
+
+    def remove(self, box: str) -> None:
+        """Remove a container with its nameless volumes, running or not; gone already is fine."""
+        try:
+            with translated(box), suppress(docker.errors.NotFound):
+                self.api.remove_container(box, v=True, force=True)
+        except EngineSaid as refusal:
+            if "already in progress" not in refusal.text:
+                raise
+            self.wait_removed(box)
+
+    def remove_stopped(self, box: str) -> None:
+        """Remove a container with its nameless volumes, unless it runs; gone already is fine."""
+        with translated(box), suppress(docker.errors.NotFound):
+            self.api.remove_container(box, v=True)
+
+    def remove_unstarted(self, box: str) -> None:
+        """Remove a container that was created and never started; what has moved on stays."""
+        with suppress(EngineError), translated(box):
+            self.api.remove_container(box, v=True)
+
+    def remove_keeping_volumes(self, box: str) -> None:
+        """Remove a container, running or not, and none of its volumes."""
+        with translated(box), suppress(docker.errors.NotFound):
+            self.api.remove_container(box, force=True)
+
+    def wait_removed(self, box: str) -> None:
+        """Wait until the engine has removed a box that it removes by itself."""
+        with translated(box), suppress(docker.errors.NotFound):
+            self.api.wait(box, condition="removed")
+
+    # --- one of them
+
+    def inspect(self, box: str) -> Mapping[str, Any]:
+        """All that the engine says of a container."""
+        with translated(box):
+            return dict(self.api.inspect_container(box))
+
+    def read(self, box: str, path: str) -> str:
+        """The text of a file in a box, running or not; empty where there is none."""
+        with translated(box):
+            try:
+                parts, _ = self.api.get_archive(box, f"/{path}")
+            except docker.errors.NotFound:
+                return ""
+            packed = io.BytesIO(b"".join(parts))
+        with tarfile.open(fileobj=packed) as tar:
+            file = tar.extractfile(tar.getmembers()[0])
+            return file.read().decode(errors="replace") if file else ""
+
+    def state(self, box: str) -> Mapping[str, Any]:
+        with translated(box):
+            return dict(self.api.inspect_container(box)["State"])
+
+    def is_running(self, box: str) -> bool:
+        return bool(self.state(box)["Running"])
+
+    def is_privileged(self, box: str) -> bool:
+        with translated(box):
+            return bool(self.api.inspect_container(box)["HostConfig"].get("Privileged"))
+
+    def killed_for_memory(self, box: str) -> int | None:
+        """The limit in bytes, 0 for none, of a stopped box that was killed for want of memory."""
+        with translated(box):
+            found = self.api.inspect_container(box)
+        return int(found["HostConfig"].get("Memory") or 0) if found["State"]["OOMKilled"] else None
+
+    def served(self, box: str, key: str) -> Served:
+        """Where a box serves its port (`8888/tcp`), or will once it runs; and its token."""
+        with translated(box):
+            found = self.api.inspect_container(box)
+        variables = values.variables(found["Config"]["Env"] or ())
+        options = values.variables(found["Config"]["Cmd"] or ())
+        ports = (found["NetworkSettings"]["Ports"] or {}, found["HostConfig"]["PortBindings"] or {})
+        bound: Mapping[str, str] = next((places[key][0] for places in ports if places.get(key)), {})
+        return Served(
+            address=bound.get("HostIp") or options.get("--ip", "127.0.0.1"),
+            port=int(bound.get("HostPort") or options.get("--port", "0")),
+            token=variables.get("JUPYTER_TOKEN", ""),
+            published=bool(bound),
+        )
+
+    def published_port(self, box: str, key: str) -> tuple[str, int] | None:
+        """Where a running box's port (`8888/tcp`) is really published."""
+        with translated(box):
+            bound = self.api.inspect_container(box)["NetworkSettings"]["Ports"].get(key)
+        return (bound[0]["HostIp"], int(bound[0]["HostPort"])) if bound else None
+
+    def bound_ports(self, box: str) -> list[int]:
+        """The ports of its machine that a box asked for by their numbers, running or not."""
+        with translated(box):
+            bound = self.api.inspect_container(box)["HostConfig"]["PortBindings"] or {}
+        numbers = [place["HostPort"] for places in bound.values() for place in places or ()]
+        return [int(number) for number in numbers if number.isdigit() and int(number)]
+
+    # --- all of them
+
+    def boxes(self, *, stopped: bool, sizes: bool = False) -> list[Box]:
+        """All boxes on the engine, whoever started them, the latest first; one call.
+
+        The engine counts for their `sizes`, which takes it seconds.
+        """
+        with translated("the engine"):
+            found = self.api.containers(all=stopped, size=sizes, filters={"label": OWN})
+        boxes = [_box(item, sizes) for item in found if _is_box(item.get("Labels") or {})]
+        # Docker's order already, not Podman's
+        return sorted(boxes, key=lambda box: box.created, reverse=True)
+
+    def containers(self, known: dict[str, values.Gpus]) -> list[Container]:
+        """All containers, gpubox's or not, and the GPUs that each holds.
+
+        One list call, and a look at each that its labels tell too little of; what was seen there
+        stays so, and is kept in `known` for the next time.
+        """
+        with translated("the engine"):
+            found = self.api.containers(all=True)
+        return [_container(item, self._held(item, known)) for item in found]
+
+    def _held(self, item: Mapping[str, Any], known: dict[str, values.Gpus]) -> values.Gpus:
+        """The GPUs that a container holds, running or not."""
+        labels = item.get("Labels") or {}
+        alive = item.get("State") in ALIVE
+        claim = claims.of_label(labels.get("gpubox.gpus", "")) if labels.get(OWN) else None
+        if alive and claim is not None:
+            return claim
+        if not alive and (claim in (None, values.NO_GPUS) or item.get("State") not in _ENDED):
+            return values.NO_GPUS
+        if item["Id"] not in known:
+            known[item["Id"]] = self._looked_up(item["Id"], claim)
+        return known[item["Id"]]
+
+    def _looked_up(self, container: str, claim: values.Gpus | None) -> values.Gpus:
+        """What only the engine's whole answer tells: of a stopped box, whether it comes back."""
+        try:
+            with translated(container):
+                found = self.api.inspect_container(container)
+        except EngineSaid:  # gone meanwhile
+            return values.NO_GPUS
+        if claim is None:
+            return claims.of_container(found)
+        return claim if restart_policy(found) else values.NO_GPUS
+
+    def names(self) -> frozenset[str]:
+        """The names of all containers, gpubox's or not."""
+        with translated("the engine"):
+            found = self.api.containers(all=True)
+        return frozenset(name.lstrip("/") for item in found for name in item.get("Names") or ())
+
+    def publishers(self) -> dict[int, str]:
+        """Who publishes which port of the engine's machine, in words."""
+        with translated("the engine"):
+            found = self.api.containers()
+        return {
+            port["PublicPort"]: _publisher(item)
+            for item in found
+            for port in item.get("Ports") or ()
+            if port.get("PublicPort")
+        }
+
+    def tickets(self, box: str) -> list[str]:
+        """Those who are about to move a box, or to start it again."""
+        with translated(box):
+            found = self.api.containers(all=True, filters={"label": f"{TICKET}={box}"})
+        return [str(item["Id"]) for item in found]
+
+
+def _started_id(error: BaseException | None) -> str | None:
+    """The id of the container whose start failed, from the request that failed."""
+    request = getattr(error, "request", None) or getattr(
+        getattr(error, "response", None), "request", None
+    )
+    found = re.search(r"/containers/([0-9a-f]{64})/start", getattr(request, "url", None) or "")
+    return found[1] if found else None
+
+
+def _is_box(labels: Mapping[str, str]) -> bool:
+    return bool(labels.get(OWN)) and TICKET not in labels
+
+
+def _box(item: Mapping[str, Any], sizes: bool) -> Box:
+    labels = item["Labels"]
+    keys = ("profile", "owner", "kind", "gpus", "claim", "folder", "job")
+    said = {key: labels.get(f"gpubox.{key}", "") for key in keys}
+    return Box(
+        id=item["Id"],
+        name=_name(item),
+        image=item.get("Image", ""),
+        state=item.get("State", ""),
+        status=item.get("Status", ""),
+        created=int(item.get("Created") or 0),
+        ports=tuple(sorted({_published(port) for port in item.get("Ports") or ()} - {""})),
+        written=int(item.get("SizeRw") or 0) if sizes else None,
+        **said,
+    )
+
+
+def _container(item: Mapping[str, Any], gpus: values.Gpus) -> Container:
+    labels = item.get("Labels") or {}
+    return Container(
+        id=item["Id"],
+        name=_name(item),
+        box=bool(labels.get(OWN)),
+        owner=labels.get("gpubox.owner", ""),
+        profile=labels.get("gpubox.profile", ""),
+        gpus=gpus,
+        claimed=claims.of_label(labels.get("gpubox.gpus", "") if labels.get(OWN) else ""),
+        claim=labels.get("gpubox.claim", ""),
+        state=str(item.get("State") or ""),
+        created=int(item.get("Created") or 0),
+    )
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return str((item.get("Names") or ["/"])[0].lstrip("/"))
+
+
+def _publisher(item: Mapping[str, Any]) -> str:
+    name = _name(item)
+    owner = (item.get("Labels") or {}).get("gpubox.owner")
+    return f"{owner}'s box {name}" if owner else f"the container {name}"
+
+
+def _published(port: Mapping[str, Any]) -> str:
+    if not port.get("PublicPort"):
+        return ""
+    return f"{port.get('IP', '')}:{port['PublicPort']}->{port['PrivatePort']}/{port['Type']}"

@@ -1,0 +1,62 @@
+"""A glance at an engine on this machine, for who has no time: its boxes and its images' names.
+
+Loads no docker-py, which takes longer than a keystroke may, and waits for nobody: an engine that is
+elsewhere, silent or not there has nothing. Everything else is `engine`'s to ask.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from gpubox import values
+from gpubox.engine.contexts import Endpoint
+from gpubox.gpus import claims
+from gpubox.gpus.holders import Container
+
+_ANSWER_SECONDS = 0.3
+_BOXES = "/containers/json?filters=%7B%22label%22%3A%5B%22gpubox.version%22%5D%7D"
+
+
+def boxes(endpoint: Endpoint, *, stopped: bool) -> list[Container]:
+    """Whoever started them, the latest first."""
+    found = _asked(endpoint, f"{_BOXES}&all={stopped:d}")
+    return [_box(item) for item in found if "gpubox.ticket" not in item["Labels"]]
+
+
+def images(endpoint: Endpoint) -> list[str]:
+    found = _asked(endpoint, "/images/json")
+    names = [name for item in found for name in item.get("RepoTags") or ()]
+    return [values.familiar(name) for name in names if name != "<none>:<none>"]
+
+
+def _box(item: dict[str, Any]) -> Container:
+    labels = item["Labels"]
+    return Container(
+        id=item["Id"],
+        name=item["Names"][0].lstrip("/"),
+        box=True,
+        owner=labels.get("gpubox.owner", ""),
+        gpus=claims.of_label(labels.get("gpubox.gpus", "")),
+        state=item["State"],
+    )
+
+
+def _asked(endpoint: Endpoint, question: str) -> list[dict[str, Any]]:
+    """The list that the engine answers with; an empty one where there is none."""
+    try:
+        answer = json.loads(_body(endpoint, question)) if endpoint.local else []
+    except (OSError, ValueError):
+        return []
+    return answer if isinstance(answer, list) else []  # its refusals are objects
+
+
+def _body(endpoint: Endpoint, question: str) -> bytes:
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.settimeout(_ANSWER_SECONDS)
+        engine.connect(endpoint.host.removeprefix("unix://"))
+        # of HTTP/1.0, whose answer ends with the connection
+        engine.sendall(f"GET {question} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
+        with engine.makefile("rb") as answer:
+            return answer.read().partition(b"\r\n\r\n")[2]

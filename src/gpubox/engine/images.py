@@ -1,0 +1,218 @@
+"""Images on an engine and at its registries: looked at, pulled, named, removed."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.auth
+import docker.errors
+import docker.tls
+import docker.utils.config
+import msgspec
+
+from gpubox import values
+from gpubox.boxes.leftovers import Disk, Made
+from gpubox.boxes.moved import is_of_files
+from gpubox.engine.connection import (
+    NOT_AS_DOCKER_WRITES,
+    Connection,
+    ImageMissing,
+    config_file,
+    translated,
+    version,
+)
+from gpubox.engine.faults import EngineSaid, explain, is_image_absent
+from gpubox.errors import EngineError
+from gpubox.images.recipe import BUILT_BY
+
+_UNNAMED = "<none>:<none>"
+_LAST_TO_TELL = (1, 44)  # of the API: later ones keep an image's container to themselves
+
+
+class LocalImage(msgspec.Struct, frozen=True):
+    """An image that the engine has: bytes on its disk, and the variables that a box begins with.
+
+    `config` is all that it says of a box, in the engine's words.
+    """
+
+    id: str
+    size: int
+    variables: Mapping[str, str]
+    labels: Mapping[str, str]
+    config: Mapping[str, Any]
+    author: str
+
+
+class Published(msgspec.Struct, frozen=True):
+    """What a registry says of an image; `platforms` are like `linux/amd64`, where it tells them."""
+
+    digest: str
+    platforms: tuple[str, ...]
+
+
+class Images(Connection):
+    """What an engine knows of images."""
+
+    def image(self, name: str) -> LocalImage | None:
+        """An image that is here."""
+        try:
+            with translated(name):
+                found = self.api.inspect_image(name)
+        except ImageMissing:
+            return None
+        said = found.get("Config") or {}
+        return LocalImage(
+            id=found["Id"],
+            size=int(found.get("Size") or 0),
+            variables=values.variables(said.get("Env") or ()),
+            labels=said.get("Labels") or {},
+            config=said,
+            author=found.get("Author") or "",
+        )
+
+    def images(self) -> list[str]:
+        """The names of all images that are here, the latest first; one call."""
+        with translated("the engine"):
+            found = self.api.images()
+        names = [name for item in found for name in item.get("RepoTags") or ()]
+        return [values.familiar(name) for name in names if name != _UNNAMED]
+
+    def published(self, image: str, warn: Callable[[str], None]) -> Published | None:
+        """What the registry has of an image, asked by the engine; None where it has none."""
+        try:
+            with translated(image):
+                found = self.api.inspect_distribution(image, auth_config=self._login(image, warn))
+                return Published(
+                    digest=str(found["Descriptor"]["digest"]),
+                    platforms=tuple(map(_platform, found.get("Platforms") or ())),
+                )
+        except EngineSaid as refusal:
+            if self.podman and refusal.text == "Not Found":
+                raise EngineError("Podman's service asks no registry for others") from None
+            if not is_image_absent(refusal.text):
+                raise
+            return None
+
+    def pull(self, image: str, warn: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
+        """The events of a pull; one that carries an error is raised as such."""
+        return self._pulled(image, self._login(image, warn))
+
+    def has_login(self, image: str) -> bool:
+        """Whether the caller has logged in to an image's registry."""
+        warnings_ = list[str]()  # which the pull itself will say
+        return bool(self._login(image, warnings_.append))
+
+    def _login(self, image: str, warn: Callable[[str], None]) -> Mapping[str, Any]:
+        """The caller's login at an image's registry; a helper that fails is as good as none.
+
+        So the docker program has it, but it says nothing.
+        """
+        registry = values.reference(image).registry or docker.auth.INDEX_NAME
+        found, problem = {}, _unread_config()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # docker-py's own words for the same
+                found = self.api._auth_configs.resolve_authconfig(registry)
+        except docker.errors.DockerException as error:
+            problem = str(error.__cause__ or error)
+        except NOT_AS_DOCKER_WRITES:
+            problem = "what credsStore or credHelpers in Docker's config.json names gives none"
+        if problem:
+            warn(f"pulling without a login: {problem}")
+        return found or {}
+
+    def _pulled(self, image: str, login: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        with translated(image):
+            for event in self.api.pull(image, stream=True, decode=True, auth_config=login):
+                if "error" in event:
+                    raise explain(str(event["error"]), image)
+                yield event
+
+    def name_image(self, image: str, name: str, *, keep: bool) -> None:
+        """Give an image its plain name, instead of the one it was pulled by or beside it.
+
+        Who pulls the same at the same time may have done all this.
+        """
+        plain = values.reference(name)
+        try:
+            with translated(image):
+                # in full and in parts: else Podman says yes and does nothing
+                path = f"{plain.registry or 'docker.io'}/{plain.repository}"
+                self.api.tag(image, path, plain.tag)
+        except ImageMissing:
+            if not self.image(name):
+                raise
+        if not keep:
+            with translated(image), suppress(docker.errors.NotFound):
+                self.api.remove_image(image)
+
+    def remove_image(self, image: str) -> None:
+        with translated(image), suppress(docker.errors.NotFound):
+            self.api.remove_image(image)
+
+    def remove_unnamed(self, image: str) -> None:
+        """Remove an image that nobody has named, and that no container needs."""
+        self._remove_images(image)
+
+    def _remove_images(self, *images: str) -> None:
+        """With the layers beneath them that nobody else needs; what has a name or use stays."""
+        for image in images:
+            with suppress(EngineError), translated(image):
+                if not self.api.inspect_image(image)["RepoTags"]:
+                    self.api.remove_image(image)
+
+    def disk(self) -> Disk:
+        """What takes room; the engine counts for it, which takes it seconds."""
+        with translated("the engine"):
+            found = self._as_before("/system/df")
+            return Disk(
+                made=tuple(self._made(item) for item in found["Images"] or () if _is_made(item)),
+                volumes={
+                    item["Name"]: max(0, (item.get("UsageData") or {}).get("Size") or 0)
+                    for item in found["Volumes"] or ()
+                },
+                images={item["Id"]: item["ImageID"] for item in found["Containers"] or ()},
+            )
+
+    def _made(self, item: Mapping[str, Any]) -> Made:
+        builder = item["Labels"].get(BUILT_BY)
+        return Made(
+            id=item["Id"],
+            names=tuple(name for name in item.get("RepoTags") or () if name != _UNNAMED),
+            alone=max(0, item["Size"] - max(0, item.get("SharedSize") or 0)),
+            by=builder or self.api.inspect_image(item["Id"]).get("Author") or "",
+            built=bool(builder),
+        )
+
+    def _as_before(self, path: str) -> Any:
+        """An answer in the words of an API that still told all of it."""
+        least = min(version(self.api._version), _LAST_TO_TELL)
+        url = f"{self.api.base_url}/v{least[0]}.{least[1]}{path}"
+        return self.api._result(self.api._get(url, timeout=None), True)
+
+
+def _unread_config() -> str:
+    """Why Docker's config.json cannot be read, where docker-py goes on as if there were none."""
+    path = config_file()
+    try:
+        json.loads((Path(path).read_text("utf-8") if path else "").strip() or "{}")
+    except (OSError, ValueError) as error:
+        return f"{path} cannot be read: {error}"
+    return ""
+
+
+def _is_made(item: Mapping[str, Any]) -> bool:
+    """Whether gpubox made an image: by a build, or of a box's files."""
+    labels = item.get("Labels") or {}
+    return bool(labels.get(BUILT_BY)) or is_of_files(labels)
+
+
+def _platform(item: Mapping[str, Any]) -> str:
+    parts = (item.get("os"), item.get("architecture"), item.get("variant"))
+    return "/".join(filter(None, parts))

@@ -1,0 +1,172 @@
+"""Images that the engine has not got: where they come from, and how they get here, several at once.
+
+Knows the order of things and what to say of an image that is not to be had; the engine pulls, the
+screen is the caller's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
+from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from gpubox import values
+from gpubox.checks import of_deletion
+from gpubox.engine import faults
+from gpubox.engine.engine import Engine, connect
+from gpubox.engine.faults import EngineSaid
+from gpubox.errors import EngineError, GpuboxError
+from gpubox.images.progress import Begun, Event, News, Pulled, Warned
+
+_MOMENT = 0.1  # seconds without news, after which a screen may want to move
+
+Said = Event | Begun | Warned | Pulled
+
+
+class Screen(Protocol):
+    """What pulls tell the person while they go on."""
+
+    def pulling(self, images: Sequence[str], news: Iterator[News]) -> None: ...
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An image that is wanted, and by which name it is pulled."""
+
+    image: str
+    source: str
+
+
+def get(engine: Engine, image: str, registry: str | None, screen: Screen) -> None:
+    """Pull an image, through the `registry` where there is one; then it has its plain name."""
+    with _Pulls(engine, [order(image, registry)]) as pulls:
+        screen.pulling([image], _or_raised(pulls.news()))
+
+
+def get_all(engine: Engine, orders: Sequence[Order], screen: Screen) -> list[str]:
+    """Pull all at once. The images that have come; the screen is told why others have not."""
+    with _Pulls(engine, orders) as pulls:
+        screen.pulling([order.image for order in orders], pulls.news())
+    return pulls.here
+
+
+def distinct(images: Iterable[str]) -> list[str]:
+    """Images; one that is named twice, however it is spelt, only once."""
+    found: dict[str, str] = {}
+    for image in images:
+        found.setdefault(str(values.reference(image)), image)
+    return list(found.values())
+
+
+def order(image: str, registry: str | None) -> Order:
+    """Docker Hub's images come through the `registry`, if there is one."""
+    reference = values.reference(image)
+    if not registry or reference.registry:
+        return Order(image, image)
+    repository = reference.repository
+    path = repository if "/" in repository else f"library/{repository}"
+    source = str(replace(reference, registry=registry, repository=path))
+    if str(values.reference(source)) == str(reference):
+        return Order(image, image)
+    if reference.digest:
+        raise EngineError(
+            f"{image} cannot come through {registry}: no engine gives another name to a digest",
+            f"name it with its registry: {source}",
+        )
+    return Order(image, source)
+
+
+def _explained(refusal: EngineSaid, image: str) -> EngineError:
+    """A refusal, or where the image has been deleted from the Hub that."""
+    absent = faults.is_image_absent(refusal.text) or faults.is_image_denied(refusal.text)
+    gone = of_deletion(image) if absent else None
+    return EngineError(gone.problem, gone.hint) if gone else refusal
+
+
+def missing(image: str) -> EngineError:
+    return EngineError(f"no image {image} on the engine", f"gpubox pull {image}")
+
+
+# --- at once
+
+
+class _Pulls:
+    """Each order in a thread, on a connection of its own.
+
+    Who leaves early, by Ctrl-C, leaves no image between its two names; the engine gives up the
+    rest when this process ends.
+    """
+
+    def __init__(self, engine: Engine, orders: Sequence[Order]) -> None:
+        self.here: list[str] = []
+        self._endpoint, self._orders = engine.endpoint, orders
+        self._inbox: SimpleQueue[tuple[str, Said | BaseException]] = SimpleQueue()
+        self._naming = Lock()
+
+    def __enter__(self) -> _Pulls:
+        for each in self._orders:
+            Thread(target=self._work, args=(each,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._naming.acquire()  # and no thread will any more
+
+    def news(self) -> Iterator[News]:
+        """What the threads tell, until all have ended."""
+        running = len(self._orders)
+        while running:
+            try:
+                image, said = self._inbox.get(timeout=_MOMENT)
+            except Empty:
+                yield None
+                continue
+            if isinstance(said, Pulled):
+                self.here.append(image)
+            elif isinstance(said, BaseException) and not isinstance(said, GpuboxError):
+                raise said
+            running -= isinstance(said, Pulled | GpuboxError)
+            yield image, said
+
+    def _work(self, order: Order) -> None:
+        said: Pulled | BaseException
+        try:
+            said = self._pull(order, partial(self._tell, order.image))
+        except BaseException as error:  # all are raised again, where they are seen
+            said = error
+        self._inbox.put((order.image, said))
+
+    def _tell(self, image: str, said: Said) -> None:
+        self._inbox.put((image, said))
+
+    def _pull(self, order: Order, tell: Callable[[Said], None]) -> Pulled:
+        engine = connect(self._endpoint)
+        before = engine.image(order.image)
+        wanted = {str(values.reference(each.image)) for each in self._orders}
+        keep = order.source in wanted or engine.image(order.source) is not None
+        started = time.monotonic()
+        events = engine.pull(order.source, lambda sentence: tell(Warned(sentence)))
+        tell(Begun(order.source))
+        try:
+            for event in events:
+                tell(event)
+        except EngineSaid as refusal:
+            # unless somebody who pulled it too has named it, and so has taken it away under us
+            if engine.image(order.image) in (None, before):
+                raise _explained(refusal, order.image) from refusal
+        if order.source != order.image:
+            with self._naming:
+                engine.name_image(order.source, order.image, keep=keep)
+        seconds = time.monotonic() - started
+        return Pulled(seconds, new=engine.image(order.image) != before)
+
+
+def _or_raised(news: Iterator[News]) -> Iterator[News]:
+    for item in news:
+        if item and isinstance(item[1], GpuboxError):
+            raise item[1]
+        yield item

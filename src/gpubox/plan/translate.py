@@ -1,0 +1,59 @@
+"""A Plan, said twice: docker-py's arguments, and one `docker run` line that does the same.
+
+Both come from the one table of settings. Pure; knows no engine.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from gpubox.plan import docker_words as say
+from gpubox.plan.docker_words import Arguments, Words
+from gpubox.plan.plan import Plan
+from gpubox.profile.settings import SETTINGS
+
+
+def arguments(plan: Plan) -> Arguments:
+    """`containers.run`'s keyword arguments, and the host config's keys that it cannot take.
+
+    A plan for the foreground passes the same ones to `containers.create`.
+    """
+    start: dict[str, Any] = {"image": plan.image, "name": plan.name, "detach": plan.detach}
+    start |= {"command": list(plan.command)} if plan.command else {}
+    start |= {"tty": True} if plan.tty else {}
+    start |= {"stdin_open": True} if plan.interactive else {}
+    start |= {"group_add": list(plan.group_add)} if plan.group_add else {}
+    size = {"ConsoleSize": list(plan.rows_columns)} if plan.rows_columns else {}
+    return say.merged([Arguments(start, size), *(it.api(value) for it, value in said(plan))])
+
+
+def docker_run(plan: Plan) -> list[Words]:
+    """The line in groups of words: `docker run`, each option with its value, image and command."""
+    letters = "".join(
+        letter
+        for letter, wanted in (("d", plan.detach), ("i", plan.interactive), ("t", plan.tty))
+        if wanted
+    )
+    groups = [["docker", "run", *([f"-{letters}"] if letters else [])], ["--name", plan.name]]
+    groups += [["--group-add", number] for number in plan.group_add]
+    for it, value in said(plan):
+        groups += it.line(value)
+    return [*groups, [plan.image, *plan.command]]
+
+
+def docker_run_line(plan: Plan, *, breaks: bool = False) -> str:
+    """The line for a shell; with `breaks` one option a line, for people."""
+    groups = [shlex.join(group) for group in docker_run(plan)]
+    return (" \\\n    " if breaks else " ").join(groups)
+
+
+def hidden(plan: Plan) -> list[str]:
+    """The variables whose values the line does not show and the caller's shell does not have."""
+    return [item.name for item in plan.environment if item.secret and not item.inherited]
+
+
+def said(plan: Plan) -> list[tuple[say.Say, object]]:
+    """Every setting that has a value, with how it is said."""
+    pairs = [(setting.said, getattr(plan, setting.key)) for setting in SETTINGS if setting.said]
+    return [(it, value) for it, value in pairs if value is not None and value != ()]

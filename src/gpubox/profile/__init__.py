@@ -1,0 +1,1 @@
+"""What was asked for: files and flags become a Profile."""

@@ -1,0 +1,184 @@
+"""Figures as a person reads them: sizes, times, and pulls as bars that fit a screen.
+
+Pure: figures in, lines of text out. Draws nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gpubox.images.progress import Layer, Phase, Pulled, Pulls, Whole
+
+_LABEL = 28  # columns of a layer's line, up to its bar
+_BESIDE_BAR = 60  # columns of the last lines, which have most to tell
+_WORDS = {Phase.DOWNLOADING: "downloading", Phase.EXTRACTING: "extracting"}
+
+
+def size_text(count: float) -> str:
+    """Bytes as registries and disks are measured: `3.9 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def parts_text(done: int, total: int, all_known: bool = True) -> str:
+    """`1.2 of 3.4 GB`; `of 3.4+ GB` where there is more than is known."""
+    if not total:
+        return size_text(done)
+    whole, unit = size_text(total).split()
+    part, its_unit = size_text(done).split()
+    same = "" if unit == its_unit else f" {its_unit}"
+    return f"{part}{same} of {whole}{'' if all_known else '+'} {unit}"
+
+
+# --- pulls
+
+
+def pulled_text(pulls: Pulls, image: str, pulled: Pulled) -> str:
+    """What a pull came to, in a line; the bytes are those that came over the network for it."""
+    if not pulled.new:
+        return f"{image} is up to date"
+    count = pulls.fetched(image)
+    if count:
+        came = f"{size_text(count)}, {size_text(count / max(pulled.seconds, 0.001))}/s"
+    elif pulls.all_here_before(image):
+        came = "its layers were here"
+    else:
+        came = (
+            "its layers came with another image" if len(pulls.images) > 1 else "only small layers"
+        )
+    return f"pulled {image} in {duration_text(pulled.seconds)} ({came})"
+
+
+def pulling_text(image: str, source: str) -> str:
+    """That a pull begins, and where from, if that is not what the image's name says."""
+    return f"pulling {image}" + (f" from {source.partition('/')[0]}" if source != image else "")
+
+
+def state_text(whole: Whole) -> str:
+    """How far pulls are, in a few words."""
+    unpacked = f", {size_text(whole.extracted)} of it extracted" if whole.extracts else ""
+    got = parts_text(whole.done, whole.total, whole.all_known)
+    return f"downloaded {got}{unpacked}"
+
+
+class Screen(msgspec.Struct, frozen=True):
+    """What there is to write on."""
+
+    columns: int
+    rows: int
+    ascii: bool = False
+
+    @property
+    def bar(self) -> int:
+        return max(8, min(40, self.columns - _BESIDE_BAR))
+
+
+def frame(pulls: Pulls, rate: float, screen: Screen) -> list[str]:
+    """Pulls as they stand: which, the layers under way, and how far the whole is.
+
+    What does not fit is told as a number; the whole comes last and always fits.
+    """
+    whole = pulls.whole()
+    totals = _totals(pulls, whole, rate, screen)
+    room = max(2, screen.rows - len(totals) - 1)
+    titles = [_title(pulls, image, screen) for image in pulls.images if image in pulls.under_way]
+    if len(titles) > room:
+        titles = [*titles[: room - 1], f"and {len(titles) - room + 1} more"]
+    busy = [item for item in whole.layers.items() if item[1].phase in _WORDS and item[1].size]
+    shown = busy[: room - len(titles)]
+    layers = [_layer(name, layer, screen) for name, layer in shown]
+    lines = [*titles, *layers, _count(whole, len(busy) - len(shown)), *totals]
+    return [_cut(line, screen) for line in lines[-screen.rows :]]
+
+
+def _title(pulls: Pulls, image: str, screen: Screen) -> str:
+    """Which image; of several also how much of it."""
+    text = pulling_text(image, pulls.under_way[image])
+    if len(pulls.images) == 1:
+        return text
+    own = Whole(pulls.images[image].layers)
+    return _with_what_fits(text, [parts_text(own.done, own.total, own.all_known)], screen)
+
+
+def _layer(name: str, layer: Layer, screen: Screen) -> str:
+    word = _WORDS[layer.phase]
+    if layer.note.startswith("Retrying in "):
+        word = f"retry in {layer.note.split()[2]} s"
+    label = f"  {name[:12]} {word}"
+    extracting = layer.phase == Phase.EXTRACTING
+    done = layer.extracted if extracting else layer.done
+    if not layer.total or (extracting and not done):  # then of how much is not known
+        return f"{label:{_LABEL}}  {'':{screen.bar}}  {size_text(layer.done)}"
+    figures = parts_text(done, layer.total)
+    return f"{label:{_LABEL}}  {_bar(done / layer.total, screen)}  {figures}"
+
+
+def _count(whole: Whole, hidden: int) -> str:
+    """The layers that have no line of their own."""
+    layers = whole.layers.values()
+    here = sum(layer.here_before for layer in layers)
+    lost = sum(layer.lost for layer in layers)
+    phases = [layer.phase for layer in layers]
+    parts = {
+        "more under way": hidden,
+        "to come": phases.count(Phase.WAITING),
+        "downloaded": phases.count(Phase.DOWNLOADED),
+        "done": phases.count(Phase.DONE) - here - lost,
+        "given up": lost,
+        "here before": here,
+    }
+    told = ", ".join(f"{count} {words}" for words, count in parts.items() if count)
+    return f"  {len(layers)} layer{'s'[: len(layers) != 1]}" + (f": {told}" if told else "")
+
+
+def _totals(pulls: Pulls, whole: Whole, rate: float, screen: Screen) -> list[str]:
+    got = parts_text(whole.done, whole.total, whole.all_known)
+    head = f"downloaded  {_percent(pulls.downloaded.value, screen)}  {got}"
+    left, pace = whole.total - whole.done, []
+    if left or not whole.all_known:
+        pace.append(f"{size_text(rate)}/s")
+    if left and whole.all_known and rate >= 1:
+        pace.append(f"{_clock(left / rate)} left")
+    lines = [_with_what_fits(head, pace, screen)]
+    if whole.extracts:
+        got = parts_text(whole.extracted, whole.total, whole.all_known)
+        lines.append(f"extracted   {_percent(pulls.unpacked.value, screen)}  {got}")
+    return lines
+
+
+def _with_what_fits(line: str, parts: list[str], screen: Screen) -> str:
+    for part in parts:
+        line += f"  {part}" if len(line) + 2 + len(part) < screen.columns else ""
+    return line
+
+
+def _percent(share: float, screen: Screen) -> str:
+    return f"{_bar(share, screen)} {int(share * 100 + 1e-9):3} %"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _bar(share: float, screen: Screen) -> str:
+    full, rest = ("#", ".") if screen.ascii else ("━", "─")
+    filled = int(min(1.0, share) * screen.bar)
+    return full * filled + rest * (screen.bar - filled)
+
+
+def _cut(line: str, screen: Screen) -> str:
+    """As much of a line as the screen is wide, less the column where terminals begin a new one."""
+    wide = screen.columns - 1
+    return line if len(line) <= wide else f"{line[: max(0, wide - 3)]}..."[:wide]

@@ -1,0 +1,1 @@
+"""Jobs of Slurm: what one has, and how one is asked for."""
