@@ -76,7 +76,7 @@ def answering(endpoint: Endpoint, seconds: float) -> tuple[docker.DockerClient, 
     version = answer.headers.get("Api-Version")
     if not version:
         raise _no_engine(answer, endpoint, seconds)
-    if version(version) < _OLDEST:
+    if api_version(version) < _OLDEST:
         raise too_old(version, endpoint)
     api._version = version
     return client, answer.headers.get("Libpod-Api-Version", "")
@@ -158,6 +158,6 @@ def _short(error: BaseException) -> str:
     return _innermost(causes) if error.args else type(error).__name__
 
 
-def version(text: str) -> tuple[int, int]:
+def api_version(text: str) -> tuple[int, int]:
     major, _, minor = text.partition(".")
     return int(major), int(minor)

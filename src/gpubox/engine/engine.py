@@ -11,7 +11,7 @@ from typing import Any
 
 from gpubox.doctor.diagnosis import EngineSeen
 from gpubox.engine.builds import Builds
-from gpubox.engine.connection import answering, translated, version
+from gpubox.engine.connection import answering, api_version, translated
 from gpubox.engine.contexts import Endpoint
 from gpubox.engine.processes import Processes
 from gpubox.engine.unreachable import place
@@ -29,7 +29,7 @@ class Engine(Builds, Processes):
     def _facts(self, info: Mapping[str, Any]) -> EngineFacts:
         discovered = info.get("DiscoveredDevices") or []
         return EngineFacts(
-            api=version(self.api._version),
+            api=api_version(self.api._version),
             podman=self.podman,
             runtimes=tuple(info.get("Runtimes") or ()),
             cdi_devices=tuple(item["ID"] for item in discovered if item.get("Source") == "cdi"),

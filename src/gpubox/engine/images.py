@@ -23,9 +23,9 @@ from gpubox.engine.connection import (
     NOT_AS_DOCKER_WRITES,
     Connection,
     ImageMissing,
+    api_version,
     config_file,
     translated,
-    version,
 )
 from gpubox.engine.faults import EngineSaid, explain, is_image_absent
 from gpubox.errors import EngineError
@@ -192,7 +192,7 @@ class Images(Connection):
 
     def _as_before(self, path: str) -> Any:
         """An answer in the words of an API that still told all of it."""
-        least = min(version(self.api._version), _LAST_TO_TELL)
+        least = min(api_version(self.api._version), _LAST_TO_TELL)
         url = f"{self.api.base_url}/v{least[0]}.{least[1]}{path}"
         return self.api._result(self.api._get(url, timeout=None), True)
 
