@@ -1,6 +1,6 @@
-"""What a start would touch, and what this machine says of it, become findings.
+"""What speaks against a start: what it would touch, and what this machine says of that.
 
-Pure: what was seen comes in, a problem with its fix comes out. Knows no files and no engine.
+Pure: what was seen comes in, a Check that warns or stops comes out. Knows no files and no engine.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gpubox.screen.figures import size_text
 from gpubox.values import Mount
 
 Use = Literal["volume", "data", "workspace"]
+Verdict = Literal["ok", "warn", "fail", "not known"]
 Trouble = Literal["", "missing", "dangling", "loop", "barred", "broken"]
 
 FOLDERS, IMAGE, SOCKET, ROOT_SQUASH = "folders", "image", "socket", "root-squash"
@@ -29,17 +30,23 @@ SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 FREE_SOME = "docker system df shows what takes it, docker image prune frees some"
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """What a check has found. One that does not stop the start is a warning.
+class Check(msgspec.Struct, frozen=True):
+    """One question that was asked, before a start or by `doctor`.
 
-    `brief` is the problem for a table's cell, where it belongs into one.
+    `id` stays the same from version to version. What has more than one answer, such as a box each,
+    comes more than once. `brief` is the evidence for a table's cell, where it belongs into one.
     """
 
     id: str
-    problem: str
-    hint: str
-    stops: bool = True
+    verdict: Verdict
+    evidence: str
+    fix: str = ""
     brief: str = ""
+
+    @property
+    def stops(self) -> bool:
+        """Whether a start goes no further."""
+        return self.verdict == "fail"
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,20 +82,24 @@ class Source(msgspec.Struct, frozen=True):
         return self.mount.source or ""
 
 
-def of_never_pulled(image: str, where: str) -> Finding:
+def of_never_pulled(image: str, where: str) -> Check:
     """For an image that is not here, and that a profile keeps from being pulled."""
-    return Finding(
+    return Check(
         IMAGE,
+        "fail",
         f"no image {image} on the engine",
         f"{where} keeps it from being pulled (pull_policy), for gpubox save made it here: save its"
         " box again, or remove that profile",
     )
 
 
-def of_absent_gpus(words: Sequence[str]) -> Finding:
+def of_absent_gpus(words: Sequence[str]) -> Check:
     """For a request that names GPUs which the engine's machine has not."""
-    return Finding(
-        GPU, f"this machine has no GPU {' and no GPU '.join(words)}", "gpubox gpus lists its GPUs"
+    return Check(
+        GPU,
+        "fail",
+        f"this machine has no GPU {' and no GPU '.join(words)}",
+        "gpubox gpus lists its GPUs",
     )
 
 
@@ -98,34 +109,34 @@ def of_sources(
     sockets: Sequence[str] = SOCKETS,
     mountinfo: str = "",
     as_caller: bool = False,
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     """All that speaks against mounting these folders, in their order.
 
     `sockets` are the engine's, as their links lead; `mountinfo` is proc(5)'s text.
     """
     for source in sources:
         place = f"{source.where}: " if source.where else ""
-        for finding in (
+        for check in (
             *_of_the_path(source),
             *_of_sockets(source, sockets),
             *_of_root_squash(source, mountinfo, as_caller),
         ):
-            yield msgspec.structs.replace(finding, problem=place + finding.problem)
+            yield msgspec.structs.replace(check, evidence=place + check.evidence)
 
 
 # --- paths
 
 
-def _of_the_path(source: Source) -> Iterator[Finding]:
-    """One finding at most: Docker would make a missing folder, and root would own it."""
+def _of_the_path(source: Source) -> Iterator[Check]:
+    """One check at most: Docker would make a missing folder, and root would own it."""
     seen = source.seen
     if seen is None:
         return
     if source.use == "workspace" and not seen.trouble and not seen.folder:
         problem = f"{source.path} is a file, and a workspace is a folder"
-        yield Finding(FOLDERS, problem, f"its folder is {PurePosixPath(source.path).parent}")
+        yield Check(FOLDERS, "fail", problem, f"its folder is {PurePosixPath(source.path).parent}")
     elif problem := _trouble(source, seen) if seen.trouble else _lacks(source, seen):
-        yield Finding(FOLDERS, problem, seen.hint)
+        yield Check(FOLDERS, "fail", problem, seen.hint)
 
 
 def _trouble(source: Source, seen: Seen) -> str:
@@ -161,7 +172,7 @@ def _lacks(source: Source, seen: Seen) -> str:
 # --- the engine's socket
 
 
-def _of_sockets(source: Source, sockets: Sequence[str]) -> Iterator[Finding]:
+def _of_sockets(source: Source, sockets: Sequence[str]) -> Iterator[Check]:
     places = {source.path, source.seen.real if source.seen else ""}
     for socket in sockets:
         if socket in places:
@@ -170,8 +181,9 @@ def _of_sockets(source: Source, sockets: Sequence[str]) -> Iterator[Finding]:
             holds = f"holds the engine's socket, {socket}"
         else:
             continue
-        yield Finding(
+        yield Check(
             SOCKET,
+            "fail",
             f"{source.path} {holds}: who has it in a box is root on this machine,"
             " read-only mount or not",
             f"leave it out, or go past this check: --ignore {SOCKET}",
@@ -186,7 +198,7 @@ def _is_below(path: str, folder: str) -> bool:
 # --- a network file system that mistrusts root
 
 
-def _of_root_squash(source: Source, mountinfo: str, as_caller: bool) -> Iterator[Finding]:
+def _of_root_squash(source: Source, mountinfo: str, as_caller: bool) -> Iterator[Check]:
     """The engine is root, whom such a file system takes for a stranger.
 
     It must be let through every folder on the way, and to read where the box's user is root too.
@@ -201,13 +213,13 @@ def _of_root_squash(source: Source, mountinfo: str, as_caller: bool) -> Iterator
             needed = 0
         if kind not in ("nfs", "nfs4") or mode & needed == needed:
             continue
-        yield Finding(
+        yield Check(
             ROOT_SQUASH,
+            "warn",
             f"{folder} is on {kind} and closed to others, so the engine, which is root, may not"
             f" {'read' if last else 'pass'} it where root is squashed",
             f"chmod o+{'rx' if needed == 0o005 else 'r' if needed == 0o004 else 'x'} {folder}"
             + (", or --user host" if last else ""),
-            stops=False,
         )
         return
 
@@ -238,7 +250,7 @@ class Room(msgspec.Struct, frozen=True):
     files: int
 
 
-def of_deletion(image: str) -> Finding | None:
+def of_deletion(image: str) -> Check | None:
     """What is to be said of an image that NVIDIA has deleted."""
     status = catalog.status(image)
     if status.state != "deleted":
@@ -251,43 +263,44 @@ def of_deletion(image: str) -> Finding | None:
         "a registry that kept it goes into registry: in gpubox.yaml, or GPUBOX_REGISTRY",
     )
     problem = f"{image} cannot be pulled: it was deleted from Docker Hub{when}"
-    return Finding(DELETED, problem, "; ".join(filter(None, ways)))
+    return Check(DELETED, "fail", problem, "; ".join(filter(None, ways)))
 
 
-def of_room(image: str, room: Room) -> Iterator[Finding]:
-    """One finding at most: whether an image has room where the engine keeps its data.
+def of_room(image: str, room: Room) -> Iterator[Check]:
+    """One check at most: whether an image has room where the engine keeps its data.
 
     Its size is an estimate, so only what is hopeless stops.
     """
     size = demands.size(image)
     if size and room.free < size.download + size.disk:
-        yield Finding(
+        yield Check(
             DISK,
+            "fail" if room.free < size.disk else "warn",
             f"{image} takes about {size_text(size.disk)} on the disk and"
             f" {size_text(size.download)} while it comes, and {room.path} has"
             f" {size_text(room.free)} left",
             FREE_SOME,
-            stops=room.free < size.disk,
         )
     elif few := of_little_room(room):
         yield few
 
 
-def of_little_room(room: Room) -> Finding | None:
+def of_little_room(room: Room) -> Check | None:
     """What is to be said of a place where hardly any image goes."""
     few_files = 0 < room.files < _FEW_FILES
     if room.free >= _LITTLE_ROOM and not few_files:
         return None
     left = f"{room.files} files" if few_files else size_text(room.free)
-    return Finding(DISK, f"{room.path}, where images go, has {left} left", FREE_SOME, stops=False)
+    return Check(DISK, "warn", f"{room.path}, where images go, has {left} left", FREE_SOME)
 
 
-def of_the_pull_limit(limit: int, remaining: int, seconds: int) -> Iterator[Finding]:
+def of_the_pull_limit(limit: int, remaining: int, seconds: int) -> Iterator[Check]:
     """What Docker Hub says of pulls without a login from this address."""
     if remaining:
         return
-    yield Finding(
+    yield Check(
         RATE_LIMIT,
+        "fail",
         f"Docker Hub gives nothing more to this address for now: of {limit} pulls in"
         f" {seconds / 3600:g} h none is left",
         "docker login has a limit of its own, or wait",

@@ -1,10 +1,10 @@
-"""The checks of what a start would touch: recorded facts in, findings out."""
+"""The checks of what a start would touch: recorded facts in, checks out."""
 
 from __future__ import annotations
 
 import pytest
 
-from gpubox.checks import IGNORABLE, Finding, Seen, Source, Use, file_system, of_program, of_sources
+from gpubox.checks import IGNORABLE, Check, Seen, Source, Use, file_system, of_program, of_sources
 from gpubox.values import Mount
 
 HERE = Seen(real="/d", readable=True, writable=True)
@@ -23,17 +23,17 @@ def mount(source: str = "/d", *, read_only: bool = True) -> Mount:
     return Mount("/data", source, bind=True, read_only=read_only)
 
 
-def found(source: Source, **facts: object) -> list[Finding]:
+def found(source: Source, **facts: object) -> list[Check]:
     return list(of_sources([source], **({"sockets": ()} | facts)))  # type: ignore[arg-type]
 
 
-def one(source: Source, **facts: object) -> Finding:
-    (finding,) = found(source, **facts)
-    return finding
+def one(source: Source, **facts: object) -> Check:
+    (check,) = found(source, **facts)
+    return check
 
 
 def problem(source: Source) -> str:
-    return one(source).problem
+    return one(source).evidence
 
 
 # Paths -----------------------------------------------------------------------------------------
@@ -60,9 +60,9 @@ def test_what_is_there_and_open_to_the_caller_is_no_finding(use: Use) -> None:
     ids=lambda value: value.trouble if isinstance(value, Seen) else "",
 )
 def test_what_the_caller_does_not_see_stops_every_mount(use: Use, seen: Seen, said: str) -> None:
-    finding = one(Source(mount(), use, seen=seen))
-    assert (finding.problem, finding.stops) == (said, True)
-    assert finding.id not in IGNORABLE
+    check = one(Source(mount(), use, seen=seen))
+    assert (check.evidence, check.stops) == (said, True)
+    assert check.id not in IGNORABLE
 
 
 def test_data_must_be_readable_and_writable_only_where_it_is_written() -> None:
@@ -108,12 +108,12 @@ def test_a_finding_names_the_file_that_said_it() -> None:
 )
 def test_the_engines_socket_is_refused_under_every_name(path: str, real: str, said: str) -> None:
     seen = Seen(real=real, readable=True, writable=True)
-    finding = one(Source(mount(path), "volume", seen=seen), sockets=["/run/docker.sock"])
-    assert finding.problem == (
+    check = one(Source(mount(path), "volume", seen=seen), sockets=["/run/docker.sock"])
+    assert check.evidence == (
         f"{said}: who has it in a box is root on this machine, read-only mount or not"
     )
-    assert finding.hint == "leave it out, or go past this check: --ignore socket"
-    assert finding.stops and finding.id in IGNORABLE
+    assert check.fix == "leave it out, or go past this check: --ignore socket"
+    assert check.stops and check.id in IGNORABLE
 
 
 def test_a_folder_beside_the_socket_is_none() -> None:
@@ -124,8 +124,8 @@ def test_a_folder_beside_the_socket_is_none() -> None:
 
 def test_on_another_machine_only_the_names_are_known() -> None:
     assert found(Source(mount(), "data")) == []
-    (finding,) = of_sources([Source(mount("/var/run"), "volume")])
-    assert finding.id == "socket"
+    (check,) = of_sources([Source(mount("/var/run"), "volume")])
+    assert check.id == "socket"
 
 
 # Root squashed ---------------------------------------------------------------------------------
@@ -163,29 +163,29 @@ def on_nfs(*modes: int, use: Use = "data", folder: bool = True) -> Source:
 
 
 def test_root_is_warned_of_a_folder_that_it_may_not_pass_on_nfs() -> None:
-    finding = one(on_nfs(0o755, 0o750, 0o700), mountinfo=MOUNTINFO)
-    assert finding == Finding(
+    check = one(on_nfs(0o755, 0o750, 0o700), mountinfo=MOUNTINFO)
+    assert check == Check(
         "root-squash",
+        "warn",
         "/net/a/b is on nfs4 and closed to others, so the engine, which is root, may not pass it"
         " where root is squashed",
         "chmod o+x /net/a/b",
-        stops=False,
     )
-    assert finding.id in IGNORABLE
+    assert check.id in IGNORABLE
 
 
 def test_the_last_folder_must_be_readable_by_a_box_of_root_and_not_by_one_of_the_callers() -> None:
     source = on_nfs(0o711, 0o711, 0o750)
-    finding = one(source, mountinfo=MOUNTINFO)
-    assert "may not read it" in finding.problem
-    assert finding.hint == "chmod o+rx /net/a/b/c, or --user host"
+    check = one(source, mountinfo=MOUNTINFO)
+    assert "may not read it" in check.evidence
+    assert check.fix == "chmod o+rx /net/a/b/c, or --user host"
     assert found(source, mountinfo=MOUNTINFO, as_caller=True) == []
 
 
 def test_a_file_on_nfs_needs_no_x() -> None:
     assert found(on_nfs(0o711, 0o711, 0o644, folder=False), mountinfo=MOUNTINFO) == []
-    finding = one(on_nfs(0o711, 0o711, 0o600, folder=False), mountinfo=MOUNTINFO)
-    assert finding.hint == "chmod o+r /net/a/b/c, or --user host"
+    check = one(on_nfs(0o711, 0o711, 0o600, folder=False), mountinfo=MOUNTINFO)
+    assert check.fix == "chmod o+r /net/a/b/c, or --user host"
 
 
 def test_what_is_open_or_local_is_not_warned_of() -> None:

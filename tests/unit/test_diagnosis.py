@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gpubox.checks import Finding, Room
+from gpubox.checks import Check, Room
 from gpubox.doctor import diagnosis
 from gpubox.doctor.cdi import Spec
 from gpubox.doctor.diagnosis import (
     BoxSeen,
-    Check,
     DriverSeen,
     EngineSeen,
     ImageUse,
@@ -519,7 +518,7 @@ def use(image: str, **changed: Any) -> ImageUse:
 
 
 GONE, LIVE = "nvidia/cuda:9.0-cudnn7-devel", "nvidia/cuda:12.2.2-cudnn8-devel-ubuntu22.04"
-UNFIT = Finding("driver", "too old", "update it")
+UNFIT = Check("driver", "fail", "too old", "update it")
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from gpubox.boxes.boxes import Box
-from gpubox.cli import gpus, invoke, ps
+from gpubox.checks import Check
+from gpubox.cli import doctor, gpus, invoke, ps
 from gpubox.cli.app import SECTIONS
-from gpubox.doctor.diagnosis import Check
 from gpubox.gpus.holders import Container, Holding, Use
 from gpubox.gpus.machine import Device, Process
 from gpubox.images.offers import Offer
@@ -100,7 +100,7 @@ def fields(record: type[msgspec.Struct]) -> list[str]:
 
 def test_the_page_of_json_has_the_keys_of_records() -> None:
     assert documented("images") == [fields(Offer), fields(Remote)]
-    assert documented("doctor") == [fields(Check)]
+    assert documented("doctor") == [list(doctor.object_of(Check("gpus", "ok", "")))]
     assert [sorted(keys) for keys in documented("ps")] == [sorted(ps.object_of(BOX, {}, {}))]
 
 

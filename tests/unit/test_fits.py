@@ -86,7 +86,7 @@ def demand(cuda: str) -> Demand:
 
 def verdict(cuda: str, machine: Machine, *, gated: bool = True) -> str:
     image = f"nvidia/cuda:{IMAGES[cuda]}"
-    found = fits.findings(image, demand(cuda), machine, machine.gpus, gated=gated)
+    found = fits.checks(image, demand(cuda), machine, machine.gpus, gated=gated)
     letters = {DRIVER: "d", GPU: "g"}
     said = [letters[it.id] if it.stops else letters[it.id].upper() for it in found]
     return "".join(said) or "+"
@@ -104,8 +104,8 @@ def test_a_verdict_is_the_one_worked_out_by_hand(machine: str, cuda: str, expect
 def messages(cuda: str, machine: str, *, gated: bool = True) -> list[str]:
     on = MACHINES[machine]
     image = f"nvidia/cuda:{IMAGES[cuda]}"
-    found = fits.findings(image, demand(cuda), on, on.gpus, gated=gated)
-    return [f"{it.problem} | {it.hint}" for it in found]
+    found = fits.checks(image, demand(cuda), on, on.gpus, gated=gated)
+    return [f"{it.evidence} | {it.fix}" for it in found]
 
 
 def test_a_driver_that_is_too_old_is_told_with_both_ways_out() -> None:
@@ -137,7 +137,7 @@ def test_on_a_mixed_machine_the_gpus_that_it_runs_on_are_named() -> None:
         " | for it leave out that one: --gpus device=1"
     ]
     on = MACHINES["mixed-535"]
-    assert not list(fits.findings("it", demand("12.6"), on, on.gpus[1:]))
+    assert not list(fits.checks("it", demand("12.6"), on, on.gpus[1:]))
 
 
 def test_on_a_newer_gpu_the_warning_says_what_happens() -> None:
@@ -217,8 +217,8 @@ def test_what_is_not_known_is_met() -> None:
 
 def said(condition: str, *gpus: Gpu) -> list[str]:
     on = MACHINES["1080ti-535"]
-    found = fits.findings("it", Demand(cuda="8.0", requires=(condition,)), on, gpus)
-    return [f"{each.problem} | {each.hint}" for each in found]
+    found = fits.checks("it", Demand(cuda="8.0", requires=(condition,)), on, gpus)
+    return [f"{each.evidence} | {each.fix}" for each in found]
 
 
 def test_a_condition_that_asks_for_no_cuda_is_told_as_it_is() -> None:
@@ -238,8 +238,8 @@ def test_a_gpu_that_cannot_be_read_is_neither_judged_nor_advised() -> None:
     lost = Gpu(index=1, trouble="GPU is lost")
     on = Machine("535.183.01", (12, 2), (GTX, lost))
     assert on.sound == (GTX,)
-    _, found = fits.findings("it", demand("13.0"), on, on.sound)
-    assert found.hint.startswith("take an older CUDA")
+    _, found = fits.checks("it", demand("13.0"), on, on.sound)
+    assert found.fix.startswith("take an older CUDA")
 
 
 # --- choosing

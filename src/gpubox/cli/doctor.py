@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from msgspec.structs import asdict
 
+from gpubox.checks import Check
 from gpubox.cli.app import app
 from gpubox.doctor import diagnosis
 from gpubox.screen import render
@@ -25,9 +26,16 @@ def doctor_command(context: click.Context, on_gpus: bool, as_json: bool) -> int:
     this = app(context)
     found = list(examine(this, on_gpus=on_gpus))
     if as_json:
-        render.print_json([asdict(check) for check in found])
+        render.print_json([object_of(check) for check in found])
     else:
         rows = diagnosis.worst_last(found)
         render.print_checks((it.verdict, it.id, it.evidence, it.fix) for it in rows)
         this.screen.say(diagnosis.summary(found))
     return 1 if any(check.verdict == "fail" for check in found) else 0
+
+
+def object_of(check: Check) -> dict[str, str]:
+    """A check as `--json` prints it."""
+    keys = asdict(check)
+    del keys["brief"]  # for tables, which have no room
+    return keys

@@ -18,17 +18,10 @@ from msgspec.structs import replace
 
 from gpubox import host
 from gpubox.boxes import jupyter
+from gpubox.checks import Check
 from gpubox.cli import preflight
 from gpubox.doctor import cdi, diagnosis, nvidia, trial
-from gpubox.doctor.diagnosis import (
-    BoxSeen,
-    Check,
-    DriverSeen,
-    EngineSeen,
-    ImageUse,
-    NoEngine,
-    Toolkit,
-)
+from gpubox.doctor.diagnosis import BoxSeen, DriverSeen, EngineSeen, ImageUse, NoEngine, Toolkit
 from gpubox.engine.engine import Engine, connect
 from gpubox.errors import GpuboxError
 from gpubox.gpus import nvml

@@ -1,6 +1,6 @@
 """What stands between a start and the caller's own folders: asked before it, explained after it.
 
-Facts from this machine, findings from the checks.
+Facts from this machine, checks from `checks`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gpubox.plan.plan import Plan
 
 
-def findings(request: Request, plan: Plan) -> Iterator[checks.Finding]:
+def against(request: Request, plan: Plan) -> Iterator[checks.Check]:
     """What cannot be mounted as it is meant, and what is doubtful."""
     endpoint = request.app.endpoint
     return checks.of_sources(

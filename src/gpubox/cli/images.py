@@ -197,4 +197,4 @@ def _no(found: Remote) -> tuple[str, str]:
     near = f"the nearest: {', '.join(found.near)}" if found.near else ""
     deletion = checks.of_deletion(found.image)
     problem = f"the registry has no {found.image}" + (known and f": {known}")
-    return problem, deletion.hint if deletion else near
+    return problem, deletion.fix if deletion else near

@@ -1,6 +1,6 @@
 """What speaks against a start, asked before it: folders, the driver and GPUs, getting the image.
 
-Facts from this machine and the engine, findings from the checks, all told at once: what stops is
+Asks this machine and the engine; `checks` and `fits` judge. All is told at once: what stops is
 raised, what is doubtful said.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gpubox import checks, host, values
-from gpubox.checks import Finding
+from gpubox.checks import Check
 from gpubox.errors import GpuboxError
 from gpubox.gpus.machine import absent
 from gpubox.images import demands, fits, pull
@@ -32,31 +32,27 @@ if TYPE_CHECKING:
     from gpubox.profile.profile import Profile
 
 
-def report(app: App, found: Iterable[Finding], ignored: frozenset[str]) -> None:
+def report(app: App, found: Iterable[Check], ignored: frozenset[str]) -> None:
     """Say what is doubtful, and raise all that stops."""
-    told = [finding for finding in found if finding.id not in ignored]
-    for finding in told:
-        if not finding.stops:
-            app.screen.warn(f"{finding.problem}; {finding.hint}")
-    errors = [GpuboxError(finding.problem, _hint(finding)) for finding in told if finding.stops]
+    told = [check for check in found if check.id not in ignored]
+    for check in told:
+        if not check.stops:
+            app.screen.warn(f"{check.evidence}; {check.fix}")
+    errors = [GpuboxError(check.evidence, _hint(check)) for check in told if check.stops]
     if errors:
         first, *others = errors
         raise GpuboxError(first.problem, first.hint, also=tuple(others))
 
 
-def _hint(finding: Finding) -> str:
+def _hint(check: Check) -> str:
     """The fix; and that a person who knows better may go on."""
-    may_pass = finding.id in checks.IGNORABLE and "--ignore" not in finding.hint
-    return (
-        f"{finding.hint}; or go past this check: --ignore {finding.id}"
-        if may_pass
-        else finding.hint
-    )
+    may_pass = check.id in checks.IGNORABLE and "--ignore" not in check.fix
+    return f"{check.fix}; or go past this check: --ignore {check.id}" if may_pass else check.fix
 
 
 def of_image(
     app: App, plan: Plan, profile: Profile, engine: Engine, facts: Facts
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     """What speaks against this image on these GPUs, and against getting it if it is not here."""
     here, said = engine.image(plan.image), profile.where("pull_policy")
     if here is None and plan.pull_policy == "never" and said != COMMAND_LINE:
@@ -68,20 +64,20 @@ def of_image(
         yield from _of_the_pull(plan.image, plan.registry, engine, known, here)
 
 
-def foreseen(app: App, plan: Plan, engine: Engine, facts: Facts) -> Iterator[Finding]:
+def foreseen(app: App, plan: Plan, engine: Engine, facts: Facts) -> Iterator[Check]:
     """As warnings, what would stop the box of a line that is only printed; no registry is asked."""
     here = engine.image(plan.image)
     found = [*_on_its_gpus(app, plan, here, facts)]
     if _is_pulled(plan, here) and (gone := checks.of_deletion(plan.image)):
         found += [gone] if _from_the_hub(plan.image, plan.registry, facts.engine) else []
-    return (replace(finding, stops=False) for finding in found)
+    return (replace(check, verdict="warn") for check in found)
 
 
 def _is_pulled(plan: Plan, here: LocalImage | None) -> bool:
     return plan.pull_policy == "always" or (here is None and plan.pull_policy == "missing")
 
 
-def _on_its_gpus(app: App, plan: Plan, here: LocalImage | None, facts: Facts) -> Iterator[Finding]:
+def _on_its_gpus(app: App, plan: Plan, here: LocalImage | None, facts: Facts) -> Iterator[Check]:
     asked = plan.gpus.gpus
     if asked == NO_GPUS or app.machine is None:
         return
@@ -96,13 +92,13 @@ def _on_its_gpus(app: App, plan: Plan, here: LocalImage | None, facts: Facts) ->
     yield from on(app.machine, gpus, plan.image, here, own, gated)
 
 
-def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Iterator[Finding]:
+def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Iterator[Check]:
     """What speaks against pulling an image; that no GPU of this machine can run it, too."""
     here, facts = engine.image(image), engine.facts()
     if machine := app.machine:
         gated = is_gated(backend(ALL_GPUS, facts), facts)
         each = [list(on(machine, [gpu], image, here, {}, gated)) for gpu in machine.sound]
-        if each and all(any(finding.stops for finding in found) for found in each):
+        if each and all(any(check.stops for check in found) for found in each):
             yield from on(machine, machine.sound, image, here, {}, gated)
     yield from _of_the_pull(image, registry, engine, facts, here)
 
@@ -114,10 +110,10 @@ def on(
     here: LocalImage | None,
     own: Mapping[str, str],
     gated: bool,
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     """What speaks against an image on GPUs; one that is here says itself what it asks for."""
     if demand := demands.of_box(image, here.variables if here else None, own):
-        yield from fits.findings(image, demand, machine, gpus, gated=gated)
+        yield from fits.checks(image, demand, machine, gpus, gated=gated)
 
 
 def _of_the_pull(
@@ -126,7 +122,7 @@ def _of_the_pull(
     engine: Engine,
     facts: EngineFacts,
     here: LocalImage | None,
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     from_the_hub = _from_the_hub(image, registry, facts)
     if from_the_hub and (gone := checks.of_deletion(image)):
         yield gone
@@ -141,7 +137,7 @@ def _from_the_hub(image: str, registry: str | None, facts: EngineFacts | None) -
     return pull.order(image, registry).source == image and not (facts and facts.mirrors)
 
 
-def _of_the_pull_limit(image: str) -> Iterator[Finding]:
+def _of_the_pull_limit(image: str) -> Iterator[Check]:
     """Little or nothing where it cannot be asked: the pull itself will say."""
     from gpubox.images import hub
 
@@ -151,7 +147,7 @@ def _of_the_pull_limit(image: str) -> Iterator[Finding]:
     try:
         pulls = hub.pulls(reference.repository, reference.digest or reference.tag)
     except hub.HubBusy as busy:
-        yield Finding(checks.RATE_LIMIT, busy.problem, busy.hint, stops=False)
+        yield Check(checks.RATE_LIMIT, "warn", busy.problem, busy.hint)
         return
     except hub.HubUnknown:
         return

@@ -153,7 +153,7 @@ def _ready(request: Request, conduct: Conduct, resume: Resume | None) -> Callabl
     planned, facts = _planner(request), _facts(request)
     _refuse_past_slurm(request)
     first = planned(replace(facts, printed=True))
-    found = list(folders.findings(request, first))
+    found = list(folders.against(request, first))
     try:
         engine = app.connect()
     except GpuboxError:

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from gpubox import checks
-from gpubox.checks import Finding, Room
+from gpubox.checks import Check, Room, Verdict
 from gpubox.doctor import cdi
 from gpubox.engine.faults import INSTALL_TOOLKIT, NO_SUPPORT
 from gpubox.gpus.machine import Gpu, Machine
@@ -21,8 +21,6 @@ from gpubox.plan.backend import backend, has_cdi, ignores_devices, is_gated, kno
 from gpubox.plan.facts import EngineFacts
 from gpubox.screen.figures import size_text
 from gpubox.values import ALL_GPUS, Gpus
-
-Verdict = Literal["ok", "warn", "fail", "not known"]
 
 ENGINE, API, SETUP = "engine", "api", "setup"
 DRIVER, LIBRARY, GPUS = "driver", "library", "gpus"
@@ -36,18 +34,6 @@ GENERATE = "sudo nvidia-ctk cdi generate --output={}"
 _SPEC = "/etc/cdi/nvidia.yaml"
 _CUDA_IMAGE = 12 * 10**9  # bytes: NVIDIA's devel images, on the disk and while they come
 _RESTART = "sudo systemctl restart docker"
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One question that was asked: `id` stays the same from version to version.
-
-    One that has more than one answer, such as a box each, comes more than once.
-    """
-
-    id: str
-    verdict: Verdict
-    evidence: str
-    fix: str = ""
 
 
 # --- what is seen
@@ -148,7 +134,7 @@ class ImageUse(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     here: bool | None
     pulled: bool
-    unfit: tuple[Finding, ...] = ()
+    unfit: tuple[Check, ...] = ()
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -601,7 +587,7 @@ def of_rooms(rooms: Sequence[Room], why: str) -> Iterator[Check]:
         yield Check(DISK, "not known", why)
     for room in rooms:
         if few := checks.of_little_room(room):
-            yield Check(DISK, "fail", few.problem, few.hint)
+            yield Check(DISK, "fail", few.evidence, few.fix)
         elif room.free < _CUDA_IMAGE:
             yield Check(
                 DISK,
@@ -662,14 +648,14 @@ def _deleted(use: ImageUse) -> Check | None:
     gone = checks.of_deletion(use.image) if use.pulled and not use.here else None
     if gone is None:
         return None
-    problem = f"profile {use.profile} ({use.where}): {gone.problem}"
-    return Check(DELETED, "warn" if use.here is None else "fail", problem, gone.hint)
+    problem = f"profile {use.profile} ({use.where}): {gone.evidence}"
+    return Check(DELETED, "warn" if use.here is None else "fail", problem, gone.fix)
 
 
 def _unfit(use: ImageUse) -> Iterator[Check]:
-    for finding in use.unfit:
-        problem = f"profile {use.profile} ({use.where}): {finding.problem}"
-        yield Check(IMAGES, "warn", problem, finding.hint)
+    for check in use.unfit:
+        problem = f"profile {use.profile} ({use.where}): {check.evidence}"
+        yield Check(IMAGES, "warn", problem, check.fix)
 
 
 # --- a box on each GPU

@@ -1,6 +1,6 @@
-"""Whether a machine meets what an image asks for, as findings; and which of several fits it.
+"""Whether a machine meets what an image asks for, as checks; and which of several fits it.
 
-Pure: demands and a machine's GPUs in, findings out. Knows no engine and no NVML.
+Pure: demands and a machine's GPUs in, checks out. Knows no engine and no NVML.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gpubox.checks import DRIVER, GPU, Finding
+from gpubox.checks import DRIVER, GPU, Check
 from gpubox.gpus.machine import Capability, Gpu, Machine
 from gpubox.images import demands
 from gpubox.images.catalog import numbers
@@ -26,9 +26,9 @@ _COMPARE = {
 }
 
 
-def findings(
+def checks(
     image: str, demand: Demand, machine: Machine, gpus: Sequence[Gpu], *, gated: bool = True
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     """What speaks against an image on these GPUs of a machine.
 
     `gated` is the way by NVIDIA's hook, which refuses to start what asks for a newer CUDA than the
@@ -43,8 +43,8 @@ def findings(
 
 def _of_the_driver(
     image: str, demand: Demand, machine: Machine, gpus: Sequence[Gpu], gated: bool
-) -> Iterator[Finding]:
-    """One finding at most: the hook's own condition first, then what its programs need."""
+) -> Iterator[Check]:
+    """One check at most: the hook's own condition first, then what its programs need."""
     barred = [gpu for gpu in gpus or (None,) if not _met(demand, machine, gpu)]
     told = f"the driver here, {machine.driver}, knows CUDA {cuda_of(machine)}"
     if barred and gated:
@@ -55,22 +55,22 @@ def _of_the_driver(
             return
         maybe = not demand.sure and all(gpu and gpu.brand not in GEFORCE for gpu in barred)
         for_whom = f", too old for {_listed(barred)}" if passing else ""
-        yield Finding(
+        yield Check(
             DRIVER,
+            "warn" if maybe else "fail",
             f"{image} asks for CUDA {asked[1]}, and {told}{for_whom}"
             + ("; NVIDIA may except it" if maybe else ""),
             _other_gpus(passing)
             or _newer_driver(demands.first_driver(asked[1]), machine, gpus)
             + (_WITHOUT_THE_HOOK if _runs(demand, machine) and not _too_old(demand, gpus) else ""),
-            stops=not maybe,
             brief=f"the driver knows CUDA {cuda_of(machine)}",
         )
     elif not _runs(demand, machine) and not (gated and _comes_with_driver(demand, gpus)):
-        yield Finding(
+        yield Check(
             DRIVER,
+            "fail" if not demand.requires and not demand.waived else "warn",
             f"programs in {image} need driver {_least_driver(demand)} or newer: {told}",
             _newer_driver(_least_driver(demand), machine, gpus),
-            stops=not demand.requires and not demand.waived,
             brief=f"the driver knows CUDA {cuda_of(machine)}",
         )
 
@@ -85,10 +85,11 @@ def _of_another_condition(
     machine: Machine,
     barred: Sequence[Gpu | None],
     passing: Sequence[Gpu],
-) -> Finding:
+) -> Check:
     on = f" on {listed}" if (listed := _listed(barred)) else ""
-    return Finding(
+    return Check(
         DRIVER,
+        "fail",
         f"{image} asks for {condition!r}, and here is driver {machine.driver} with CUDA"
         f" {cuda_of(machine)}{on}",
         _other_gpus(passing) or "gpubox images lists what runs here",
@@ -184,7 +185,7 @@ def _newer_driver(driver: str, machine: Machine, gpus: Sequence[Gpu]) -> str:
 
 def _of_the_gpus(
     image: str, demand: Demand, gpus: Sequence[Gpu], all_gpus: Sequence[Gpu]
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     if demand.capabilities is None:
         return
     lowest, highest = demand.capabilities
@@ -192,20 +193,21 @@ def _of_the_gpus(
     too_new = [gpu for gpu in gpus if (capability(gpu) or highest) > highest]
     if too_old:
         fitting = [gpu for gpu in all_gpus if lowest <= (capability(gpu) or lowest) <= highest]
-        yield Finding(
+        yield Check(
             GPU,
+            "fail",
             f"{image} has no code for {_listed(too_old)}: its CUDA {demand.cuda} begins at compute"
             f" capability {_text(lowest)}",
             _other_gpus(fitting) or "take an older CUDA: gpubox images lists what runs here",
             brief=f"no code for {_listed(too_old)}",
         )
     if too_new:
-        yield Finding(
+        yield Check(
             GPU,
+            "warn",
             f"{image} was made before {_listed(too_new)}: its CUDA {demand.cuda} ends at compute"
             f" capability {_text(highest)}, so {_newer(too_new, highest)}",
             "take a newer CUDA: gpubox images lists what runs here",
-            stops=False,
             brief=f"made before {_listed(too_new)}",
         )
 
@@ -287,9 +289,9 @@ def least_doubt(images: Sequence[str], machine: Machine, gpus: Sequence[Gpu]) ->
 def doubt(image: str, machine: Machine, gpus: Sequence[Gpu]) -> int:
     """How doubtful an image is on GPUs by its name: 0, 1 where it may run, or IMPOSSIBLE."""
     demand = demands.of_image(image)
-    found = list(findings(image, demand, machine, gpus)) if demand else []
-    return max((_weight(finding) for finding in found), default=0)
+    found = list(checks(image, demand, machine, gpus)) if demand else []
+    return max((_weight(check) for check in found), default=0)
 
 
-def _weight(finding: Finding) -> int:
-    return (IMPOSSIBLE + (finding.id == GPU)) if finding.stops else 1
+def _weight(check: Check) -> int:
+    return (IMPOSSIBLE + (check.id == GPU)) if check.stops else 1

@@ -178,12 +178,12 @@ def _judge(machine: Machine | None) -> Judge:
 def _verdict(image: str, demand: Demand, machine: Machine) -> tuple[Runs, str]:
     """On all GPUs; where not all of several run it, which do."""
     ways: list[tuple[Gpu, ...]] = [(gpu,) for gpu in machine.sound]
-    each = {gpus: list(fits.findings(image, demand, machine, gpus)) for gpus in ways or [()]}
+    each = {gpus: list(fits.checks(image, demand, machine, gpus)) for gpus in ways or [()]}
     fine = [str(gpu.index) for gpus, found in each.items() if not found for gpu in gpus]
     if all(not found for found in each.values()):
         return "yes", ""
     if fine:
         return "yes", f"on GPU {', '.join(fine)}"
-    possible = [found for found in each.values() if not any(finding.stops for finding in found)]
-    briefs = [finding.brief for found in possible or each.values() for finding in found]
+    possible = [found for found in each.values() if not any(check.stops for check in found)]
+    briefs = [check.brief for found in possible or each.values() for check in found]
     return ("perhaps" if possible else "no"), "; ".join(dict.fromkeys(briefs))

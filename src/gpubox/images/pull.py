@@ -85,7 +85,7 @@ def _explained(refusal: EngineSaid, image: str) -> EngineError:
     """A refusal, or where the image has been deleted from the Hub that."""
     absent = faults.is_image_absent(refusal.text) or faults.is_image_denied(refusal.text)
     gone = of_deletion(image) if absent else None
-    return EngineError(gone.problem, gone.hint) if gone else refusal
+    return EngineError(gone.evidence, gone.fix) if gone else refusal
 
 
 def missing(image: str) -> EngineError:
