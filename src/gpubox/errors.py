@@ -60,3 +60,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
     if near := get_close_matches(word, known, n=1, cutoff=0.6):
         return f"did you mean '{near[0]}'?"
     return "there is: " + ", ".join(sorted(known)) if known else ""
+
+
+def why(error: OSError) -> str:
+    """What the system says of it, to stand behind a colon: `permission denied`."""
+    return (error.strerror or str(error)).lower()

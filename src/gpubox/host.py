@@ -23,7 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from gpubox.checks import SOCKETS, Room, Seen
-from gpubox.errors import GpuboxError
+from gpubox.errors import GpuboxError, why
 from gpubox.gpus.holders import Program
 from gpubox.plan.facts import Caller
 
@@ -221,7 +221,7 @@ def read_files(paths: Iterable[str]) -> dict[str, str]:
         except FileNotFoundError:
             raise GpuboxError(f"no file {path}", nearest(path), exit_code=125) from None
         except OSError as error:
-            raise GpuboxError(f"{path}: {error.strerror}", exit_code=125) from None
+            raise GpuboxError(f"{path}: {why(error)}", exit_code=125) from None
         except UnicodeDecodeError:
             raise GpuboxError(f"{path} is not a UTF-8 text", exit_code=125) from None
     return found
@@ -244,7 +244,7 @@ def look(path: str) -> Seen:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return Seen(trouble="loop", at=str(part), hint=f"ls -l {part} shows it")
-            return Seen(trouble="broken", at=(error.strerror or str(error)).lower())
+            return Seen(trouble="broken", at=why(error))
     real = wanted.resolve()
     folder = stat.S_ISDIR(status.st_mode)
     passes = os.X_OK if folder else 0

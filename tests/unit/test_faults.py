@@ -106,6 +106,11 @@ FAULTS = [
         "take an older CUDA",
     ),
     (
+        f"{OLD_HOOK}{CLI}requirement error: unsatisfied condition: arch>=9.0: unknown",
+        "a/b:c asks for arch>=9.0, and this machine is otherwise",
+        "gpubox images lists",
+    ),
+    (
         f"{NEW_HOOK}{CLI}initialization error: nvml error: driver/library version mismatch",
         "the old one is still loaded",
         "reboot",

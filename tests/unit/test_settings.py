@@ -10,8 +10,9 @@ import pytest
 
 from gpubox.cli import cli
 from gpubox.plan.plan import Plan
+from gpubox.profile.layers import read, write
 from gpubox.profile.profile import Profile
-from gpubox.profile.settings import SETTINGS, Setting
+from gpubox.profile.settings import BY_KEY, SETTINGS, Setting
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 BEGIN, END = "<!-- settings -->\n", "<!-- /settings -->\n"
@@ -103,6 +104,16 @@ def test_no_option_takes_an_optional_value(name: str) -> None:
         if isinstance(option, click.Option) and not option.is_flag:
             with pytest.raises(click.BadOptionUsage):
                 command.make_parser(context).parse_args([option.opts[-1]])
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["all", "none", 2, "0,2", {"count": 2, "share": True}, {"device_ids": ["1"], "share": True}],
+)
+def test_gpus_are_written_as_they_are_read(written: object) -> None:
+    gpus = BY_KEY["gpus"]
+    said = read(write({"gpus": written}), "gpubox.yaml", Path("/"))["gpus"]
+    assert gpus.write(gpus.parse(said)) == written
 
 
 def test_what_is_said_of_a_setting_is_in_the_profile_and_in_the_plan() -> None:

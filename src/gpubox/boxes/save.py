@@ -20,7 +20,7 @@ from gpubox.boxes.boxes import Box
 from gpubox.boxes.saved import Saved
 from gpubox.engine.engine import Engine
 from gpubox.engine.images import LocalImage
-from gpubox.errors import EngineError, GpuboxError
+from gpubox.errors import EngineError, GpuboxError, why
 from gpubox.profile.layers import as_typed
 from gpubox.screen import terminal
 
@@ -110,5 +110,5 @@ def _told(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        said = (error.strerror or str(error)).lower()
+        said = why(error)
         raise GpuboxError(f"{as_typed(file)} cannot be written: {said}") from None

@@ -175,10 +175,7 @@ def _values(
     if shares_memory(said["ipc"]):
         del said["shm_size"]
     always = ("user", "workspace") if box.kind == "jupyter" else ()
-    texts: dict[str, Callable[[Any], Any]] = {
-        "gpus": _gpus_text,
-        "workspace": lambda it: _workspace_text(it, box),
-    }
+    texts: dict[str, Callable[[Any], Any]] = {"workspace": lambda it: _workspace_text(it, box)}
     return {
         key: value if value is None else texts.get(key, BY_KEY[key].write)(value)
         for key, value in said.items()
@@ -198,11 +195,6 @@ def _gpus(box: Box, found: Inspection) -> Gpus | None:
     counted = ids if ids in (ALL_GPUS, NO_GPUS) else Gpus(count=len(ids.ids))
     asked = ALL_GPUS if claims.of_container(found) == ALL_GPUS else counted
     return replace(asked, share=box.claim == claims.SHARED)
-
-
-def _gpus_text(gpus: Gpus) -> Any:
-    count = gpus.count or str(gpus)
-    return {"count": count, "share": True} if gpus.share else count
 
 
 def _workspace(found: Inspection) -> Mount | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 import gpubox
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
-from gpubox.errors import GpuboxError, UsageError
+from gpubox.errors import GpuboxError, UsageError, why
 from gpubox.profile.layers import PROJECT_FILE
 from gpubox.screen import render
 
@@ -89,8 +90,8 @@ def _text(setting: Setting, name: str, value: Any) -> str:
         return name
     if setting.key in ("environment", "labels"):
         return name if value is None else f"{name}={value}"
-    text = str(setting.write(value))
-    return text.lower() if isinstance(value, bool) else text
+    written = setting.write(value)
+    return json.dumps(written) if isinstance(written, bool | dict) else str(written)
 
 
 SCHEMA_FILE = ".gpubox-schema.json"  # beside the file that names it, so that it goes into git, too
@@ -115,7 +116,7 @@ def init_command(context: click.Context) -> None:
         raise UsageError(f"{PROJECT_FILE} is here already", hint) from None
     except OSError as error:
         place = error.filename or PROJECT_FILE
-        raise GpuboxError(f"{place}: {(error.strerror or str(error)).lower()}") from None
+        raise GpuboxError(f"{place}: {why(error)}") from None
     app(context).screen.say(
         f"wrote {PROJECT_FILE}, and {SCHEMA_FILE} for editors; gpubox profiles shows what it adds"
     )

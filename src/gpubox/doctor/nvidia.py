@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gpubox.doctor import cdi
 from gpubox.doctor.diagnosis import Toolkit
+from gpubox.errors import why
 
 HOOK = "nvidia-container-runtime-hook"
 # A service's usual PATH; snaps and older installations add theirs.
@@ -80,7 +81,7 @@ def _specs(folders: Iterable[str]) -> Iterator[cdi.Spec]:
             try:
                 found = cdi.spec(str(path), path.read_text("utf-8"))
             except OSError as error:
-                problem = (error.strerror or str(error)).lower()
+                problem = why(error)
                 found = cdi.Spec(str(path), trouble=f"{path}: {problem}")
             except UnicodeDecodeError:
                 found = cdi.Spec(str(path), trouble=f"{path}: not a UTF-8 text")

@@ -73,6 +73,11 @@ FAULTS = (
         "nvidia-smi shows the driver's CUDA; take an older CUDA, or update the driver",
     ),
     Fault(
+        r"requirement error: unsatisfied condition: (?P<what>(?:(?!, please|: unknown).)+)",
+        "{it} asks for {what}, and this machine is otherwise",
+        "gpubox images lists what runs here; -e NVIDIA_DISABLE_REQUIRE=1 starts it all the same",
+    ),
+    Fault(
         r"libnvidia-ml\.so",
         "the NVIDIA container tools find no driver on the engine's machine (libnvidia-ml.so)",
         f"install the driver, nvidia-smi must work there; {WITHOUT_GPU}",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Protocol
 
-from gpubox.errors import EngineError
+from gpubox.errors import EngineError, why
 
 
 class BoxStream(Protocol):
@@ -67,7 +67,7 @@ class SocketStream:
         except self._over:
             return b""
         except OSError as error:
-            raise EngineError(f"the connection to the box broke: {said(error)}") from None
+            raise EngineError(f"the connection to the box broke: {why(error)}") from None
 
     def last_words(self) -> str:
         """The last of what was received, in however many frames it came."""
@@ -185,8 +185,3 @@ class Frames:
         if not self._left:
             text = self._complaint.decode(errors="replace").strip()
             raise EngineError(f"the engine broke off the output: {text}")
-
-
-def said(error: OSError) -> str:
-    """The system's words for what went wrong."""
-    return (error.strerror or str(error)).lower()

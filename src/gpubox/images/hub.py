@@ -24,7 +24,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from gpubox import __version__
-from gpubox.errors import GpuboxError
+from gpubox.errors import GpuboxError, why
 
 SECONDS = 5  # for one answer, name server and all
 _MOST_BYTES = 8 << 20  # of one answer; a page of a hundred tags has some hundred kilobytes
@@ -361,7 +361,7 @@ def _reason(error: Exception, url: str) -> str:
         case OverflowError():
             return f"{host} gives an answer without end"
         case OSError():
-            return f"{first} cannot be reached: {(cause.strerror or str(cause)).lower()}"
+            return f"{first} cannot be reached: {why(cause)}"
     return f"{first} cannot be reached: {cause}"
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from gpubox.errors import GpuboxError, ProfileError
+from gpubox.errors import GpuboxError, ProfileError, why
 
 COMMAND_LINE = "command line"
 BUILT_IN = "built in"
@@ -260,7 +260,7 @@ def _shared_files(home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
             found = path.is_file()
         except OSError as error:
             raise GpuboxError(
-                f"{path}: {(error.strerror or str(error)).lower()}",
+                f"{path}: {why(error)}",
                 f"HOME is {home}; sudo -H, or su -, sets it to the user's own",
             ) from None
         if found:
@@ -272,7 +272,7 @@ def _load(path: Path, *, shared: bool = False) -> Layer:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise GpuboxError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise GpuboxError(f"{path}: {why(error)}") from None
     except UnicodeDecodeError:
         raise ProfileError(f"{path}:1", "", "not a UTF-8 text") from None
     name = as_typed(path)

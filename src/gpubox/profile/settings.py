@@ -191,6 +191,14 @@ def _gpus(said: Located) -> Gpus:
     return values.long_gpus(plain) if isinstance(plain, dict) else values.gpus(str(plain))
 
 
+def _gpus_written(gpus: Gpus) -> Any:
+    plain = gpus.count or str(gpus)
+    if not gpus.share:
+        return plain
+    which = {"device_ids": list(gpus.ids)} if gpus.ids else {"count": plain}
+    return {**which, "share": True}
+
+
 def _command(said: Located) -> tuple[str, ...]:
     try:
         return tuple(words(said, shlex.split))
@@ -393,6 +401,7 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="GPUS",
         written=yaml_types.Gpus,
         read=_gpus,
+        write=_gpus_written,
         said=say.gpus,
     ),
     Setting(

@@ -21,8 +21,8 @@ from time import monotonic
 
 import msgspec
 
-from gpubox.engine.streams import STDERR, STDOUT, BoxStream, Frames, said
-from gpubox.errors import GpuboxError
+from gpubox.engine.streams import STDERR, STDOUT, BoxStream, Frames
+from gpubox.errors import GpuboxError, why
 
 Resize = Callable[[int, int], bool]
 """Tell the box (rows, columns); False where it does not run yet, and is to be told again."""
@@ -121,7 +121,7 @@ class _Standard:
         except OSError as error:
             if self.is_terminal or error.errno == errno.EBADF:
                 return b""
-            raise GpuboxError(f"standard input: {said(error)}") from None
+            raise GpuboxError(f"standard input: {why(error)}") from None
 
     def hung_up(self) -> bool:
         """Whether this was a terminal, and is gone; to a read it looks like Ctrl-D."""
@@ -392,7 +392,7 @@ class _Output:
                 return Ending(How.OUTPUT_GONE)
             if self._target.hung_up():
                 return Ending(How.TERMINAL_GONE)
-            raise GpuboxError(f"output: {said(error)}") from None
+            raise GpuboxError(f"output: {why(error)}") from None
         return None
 
     def _next(self) -> bool:
