@@ -266,7 +266,7 @@ def test_a_brand_is_spelt_as_images_ask_for_it(nvml: Serve, number: int, brand: 
 def test_nvml_is_loaded_once_and_left_closed(nvml: Serve) -> None:
     program = (
         "import json, pynvml\n"
-        "from gpubox.nvml import machine\n"
+        "from gpubox.gpus.nvml import machine\n"
         "same = machine() == machine()\n"
         "try:\n"
         "    pynvml.nvmlDeviceGetCount()\n"
@@ -426,7 +426,7 @@ def test_many_looks_keep_the_driver_awake_and_see_what_changes(nvml: Serve) -> N
     env = nvml(MACHINES["8xa100-535"])
     program = (
         "import json, pynvml\n"
-        "from gpubox import nvml\n"
+        "from gpubox.gpus import nvml\n"
         "with nvml.awake():\n"
         "    first = len(nvml.devices())\n"
         f"    open('{env['SIMULATED_NVML']}', 'a').write('gpu\\nuuid GPU-9\\n')\n"
@@ -441,7 +441,7 @@ def test_many_looks_keep_the_driver_awake_and_see_what_changes(nvml: Serve) -> N
 
 def test_a_machine_without_a_driver_has_none_to_keep_awake(tmp_path: Path) -> None:
     program = (
-        "from gpubox import nvml\n"
+        "from gpubox.gpus import nvml\n"
         f"nvml.LIBRARIES = ('{tmp_path}/none.so',)\n"
         "with nvml.awake():\n"
         "    print('[]')\n"
@@ -561,7 +561,7 @@ def test_what_changes_on_a_machine_is_seen_at_the_next_look(nvml: Serve, tmp_pat
     env = nvml(MACHINES["8xa100-535"])
     program = (
         "import json, sys\n"
-        "from gpubox.nvml import machine\n"
+        "from gpubox.gpus.nvml import machine\n"
         "first = len(machine().gpus)\n"
         f"open('{env['SIMULATED_NVML']}', 'a').write('gpu\\nuuid GPU-9\\n')\n"
         "print(json.dumps([first, len(machine().gpus)]))\n"
