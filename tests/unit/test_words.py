@@ -58,6 +58,8 @@ def test_the_words_are_profile_and_command(
         ("run cuda8-cudnn5 --gpus all ls", 125, "gpubox run --gpus all cuda8-cudnn5 ls"),
         ("run --gpus", 125, "requires an argument"),
         ("run --bogus", 125, "no such option"),
+        ("run --verbose", 125, "it stands before the command: gpubox --verbose run\n"),
+        ("ps --file lab.yaml", 2, "it stands before the command: gpubox --file FILE ps\n"),
         ("mount", 125, "gpubox mount /data/imagenet:/data"),
         ("mount /tmp:/data nope", 125, "as a command: gpubox mount /tmp:/data -- nope"),
         ("mount /tmp:/d a/b --rm", 125, "gpubox mount /tmp:/d --rm a/b"),

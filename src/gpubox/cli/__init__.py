@@ -115,4 +115,10 @@ def _lower(text: str) -> str:
 
 def _usage_hint(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx else "gpubox"
+    if isinstance(error, click.NoSuchOption):
+        for option in cli.params:
+            if error.option_name in option.opts:
+                words = [error.option_name, *([] if getattr(option, "is_flag", True) else ["FILE"])]
+                before = " ".join([*words, path.removeprefix("gpubox ")])
+                return f"it stands before the command: gpubox {before}"
     return f"{path} --help shows how it is used"
