@@ -2,7 +2,7 @@
 
 import gc
 
-# What is imported stays to the end: looking through it for garbage takes a tenth of a short run.
+# Imported modules live to the end; searching them for garbage would take a tenth of a short run.
 gc.set_threshold(100_000)
 
 from gpubox.cli import main  # noqa: E402

@@ -1,4 +1,4 @@
-"""What speaks against a start: what it would touch, and what this machine says of that.
+"""Says what speaks against a start: a missing folder, an unsafe mount, an image that cannot come.
 
 Pure: what was seen comes in, a Check that warns or stops comes out. Knows no files and no engine.
 """
@@ -22,10 +22,10 @@ Trouble = Literal["", "missing", "dangling", "loop", "barred", "broken"]
 
 FOLDERS, IMAGE, SOCKET, ROOT_SQUASH = "folders", "image", "socket", "root-squash"
 DELETED, DISK, DRIVER, GPU, RATE_LIMIT = "deleted", "disk", "driver", "gpu", "rate-limit"
-# what --ignore goes past
+# the checks that --ignore can skip
 OF_IMAGES = (DELETED, DISK, DRIVER, GPU, RATE_LIMIT)
 IGNORABLE = (*OF_IMAGES, ROOT_SQUASH, SOCKET)
-_LITTLE_ROOM, _FEW_FILES = 10**9, 50_000  # a small image's; a CUDA image has some 20,000 files
+_LITTLE_ROOM, _FEW_FILES = 10**9, 50_000  # bytes; a CUDA image has some 20,000 files
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 FREE_SOME = "docker system df shows what takes it, docker image prune frees some"
 
@@ -33,8 +33,8 @@ FREE_SOME = "docker system df shows what takes it, docker image prune frees some
 class Check(msgspec.Struct, frozen=True):
     """One question that was asked, before a start or by `doctor`.
 
-    `id` stays the same from version to version. What has more than one answer, such as a box each,
-    comes more than once. `brief` is the evidence for a table's cell, where it belongs into one.
+    `id` stays the same from version to version. A question with several answers, such as one for
+    each box, is as many checks. `brief` is the evidence in a few words, for tables of images.
     """
 
     id: str
@@ -50,10 +50,11 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A host path as the caller sees it; without `trouble` it is there.
+    """A host path as the caller sees it; without `trouble` it exists.
 
-    `at` is where the trouble lies, `hint` what to know of it, `real` where all links lead; `steps`
-    are the modes of the folders on the way there, the place itself the last.
+    `at` is the path where the trouble lies (if `broken`, the system's message) and `hint` advice on
+    it. `real` is the path with all links resolved; `steps` are the folders from the root down to
+    it, each with its mode, `real` itself last.
     """
 
     trouble: Trouble = ""
@@ -67,9 +68,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """The host side of one mount: for what, where that was said, and what is seen of it.
+    """The host side of one mount: its use, where that was written, and what the caller sees there.
 
-    On another machine nothing is seen.
+    `seen` is None if the engine is on another machine.
     """
 
     mount: Mount
@@ -83,7 +84,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 def of_never_pulled(image: str, where: str) -> Check:
-    """For an image that is not here, and that a profile keeps from being pulled."""
+    """The image is not on the engine, and its profile's `pull_policy` forbids pulling it."""
     return Check(
         IMAGE,
         "fail",
@@ -94,7 +95,7 @@ def of_never_pulled(image: str, where: str) -> Check:
 
 
 def of_absent_gpus(words: Sequence[str]) -> Check:
-    """For a request that names GPUs which the engine's machine has not."""
+    """The request names GPUs that the engine's machine does not have."""
     return Check(
         GPU,
         "fail",
@@ -110,9 +111,10 @@ def of_sources(
     mountinfo: str = "",
     as_caller: bool = False,
 ) -> Iterator[Check]:
-    """All that speaks against mounting these folders, in their order.
+    """All checks that speak against mounting these folders, in their order.
 
-    `sockets` are the engine's, as their links lead; `mountinfo` is proc(5)'s text.
+    `sockets` are the engine's, with links resolved; `mountinfo` is the text of proc(5)'s file.
+    A box that runs `as_caller` does not need root to read the folders.
     """
     for source in sources:
         place = f"{source.where}: " if source.where else ""
@@ -128,14 +130,14 @@ def of_sources(
 
 
 def _of_the_path(source: Source) -> Iterator[Check]:
-    """One check at most: Docker would make a missing folder, and root would own it."""
+    """At most one check. A missing folder fails: Docker would make it, owned by root."""
     seen = source.seen
     if seen is None:
         return
     if source.use == "workspace" and not seen.trouble and not seen.folder:
         problem = f"{source.path} is a file, and a workspace is a folder"
         yield Check(FOLDERS, "fail", problem, f"its folder is {PurePosixPath(source.path).parent}")
-    elif problem := _trouble(source, seen) if seen.trouble else _lacks(source, seen):
+    elif problem := _trouble(source, seen) if seen.trouble else _forbidden(source, seen):
         yield Check(FOLDERS, "fail", problem, seen.hint)
 
 
@@ -154,10 +156,10 @@ def _trouble(source: Source, seen: Seen) -> str:
             return f"{path}: {at}"
 
 
-def _lacks(source: Source, seen: Seen) -> str:
-    """What the caller's use needs of a place, and this one has not.
+def _forbidden(source: Source, seen: Seen) -> str:
+    """That the caller may not read or write what this use needs to; empty if they may.
 
-    A plain volume is Docker's own: root in the box may do what the caller may not.
+    A plain `-v` is not checked, as with Docker: root in the box may do what the caller may not.
     """
     path, mount = source.path, source.mount
     if source.use == "volume":
@@ -199,9 +201,11 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _of_root_squash(source: Source, mountinfo: str, as_caller: bool) -> Iterator[Check]:
-    """The engine is root, whom such a file system takes for a stranger.
+    """At most one check: an NFS folder that is closed to the engine.
 
-    It must be let through every folder on the way, and to read where the box's user is root too.
+    The engine is root, and NFS servers commonly treat root as a stranger ("root squash"). So others
+    must be allowed to pass every folder on the way, and to read the last one if the box runs as
+    root too.
     """
     if source.seen is None or source.seen.trouble:
         return
@@ -218,32 +222,37 @@ def _of_root_squash(source: Source, mountinfo: str, as_caller: bool) -> Iterator
             "warn",
             f"{folder} is on {kind} and closed to others, so the engine, which is root, may not"
             f" {'read' if last else 'pass'} it where root is squashed",
-            f"chmod o+{'rx' if needed == 0o005 else 'r' if needed == 0o004 else 'x'} {folder}"
-            + (", or --user host" if last else ""),
+            f"chmod o+{_LETTERS[needed]} {folder}" + (", or --user host" if last else ""),
         )
         return
 
 
+_LETTERS = {0o001: "x", 0o004: "r", 0o005: "rx"}
+
+
 def file_system(path: str, mountinfo: str) -> str:
-    """The kind of file system that a path lies on, by proc(5)'s mountinfo; empty if unknown."""
-    found, depth = "", 0
+    """The type of the file system that a path lies on, like `nfs4`; empty if unknown."""
+    nearest, depth = "", 0
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(" "), after.split(" ")[0]
         if len(fields) < 6:
             continue
         point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-        # of two on one place the later one hides the other
+        # of two mounts on one folder the later one hides the other
         if _is_below(path, point) and len(PurePosixPath(point).parts) >= depth:
-            found, depth = kind, len(PurePosixPath(point).parts)
-    return found
+            nearest, depth = kind, len(PurePosixPath(point).parts)
+    return nearest
 
 
-# --- an image that has to be got
+# --- an image that must be pulled
 
 
 class Room(msgspec.Struct, frozen=True):
-    """What a file system has left: bytes and files for all but root."""
+    """What a file system has left for all but root: free bytes, and `files` that it can still hold.
+
+    `files` is 0 where the file system sets no limit.
+    """
 
     path: str
     free: int
@@ -251,7 +260,7 @@ class Room(msgspec.Struct, frozen=True):
 
 
 def of_deletion(image: str) -> Check | None:
-    """What is to be said of an image that NVIDIA has deleted."""
+    """That NVIDIA has deleted an image, and what to do instead; None if it has not."""
     status = catalog.status(image)
     if status.state != "deleted":
         return None
@@ -267,9 +276,10 @@ def of_deletion(image: str) -> Check | None:
 
 
 def of_room(image: str, room: Room) -> Iterator[Check]:
-    """One check at most: whether an image has room where the engine keeps its data.
+    """At most one check: too little room for an image where the engine keeps its data.
 
-    Its size is an estimate, so only what is hopeless stops.
+    The image's size is an estimate, so the start is stopped only if not even the unpacked image
+    would fit.
     """
     size = demands.size(image)
     if size and room.free < size.download + size.disk:
@@ -286,7 +296,7 @@ def of_room(image: str, room: Room) -> Iterator[Check]:
 
 
 def of_little_room(room: Room) -> Check | None:
-    """What is to be said of a place where hardly any image goes."""
+    """A warning about a place where hardly any image fits."""
     few_files = 0 < room.files < _FEW_FILES
     if room.free >= _LITTLE_ROOM and not few_files:
         return None
@@ -295,7 +305,10 @@ def of_little_room(room: Room) -> Check | None:
 
 
 def of_the_pull_limit(limit: int, remaining: int, seconds: int) -> Iterator[Check]:
-    """What Docker Hub says of pulls without a login from this address."""
+    """A check if Docker Hub allows this address no more pulls without a login for now.
+
+    `seconds` is the time in which `limit` pulls are allowed.
+    """
     if remaining:
         return
     yield Check(
@@ -311,7 +324,7 @@ def of_the_pull_limit(limit: int, remaining: int, seconds: int) -> Iterator[Chec
 
 
 def of_host_program(program: str, image: str) -> str:
-    """The hint for a program that this machine has, and the box has not."""
+    """The hint for a program that is on this machine but not in the box."""
     other = "; python3 may be there" if program == "python" else ""
     return f"it is on this machine, but not in {image}{other}; gpubox profiles lists other images"
 
@@ -319,7 +332,10 @@ def of_host_program(program: str, image: str) -> str:
 def of_program(
     program: str, folder: str, mounts: Iterable[Mount], starts_in: str | None, image: str
 ) -> str:
-    """The hint for a program that the box has not, and that lies in the caller's `folder`."""
+    """The hint for a program in the caller's `folder` that the box does not find.
+
+    `starts_in` is the folder in the box where the command starts; None is the image's own.
+    """
     binds = [mount for mount in mounts if mount.bind and _is_below(folder, mount.source or "")]
     if not binds:
         return f"{program} is here, but the box sees nothing of this folder: add --workspace ."

@@ -33,13 +33,13 @@ class GpuboxError(Exception):
 
 
 class UsageError(GpuboxError):
-    """The words of the command do not fit: exit code 2, or 125 where a box would have run."""
+    """The command line is wrong: exit code 2, or 125 where a box would have run."""
 
     exit_code = 2
 
 
 class ProfileError(UsageError):
-    """Something in a profile, or in a flag that stands for one, does not fit.
+    """A profile, or a flag that overrides one, is wrong.
 
     `where` is `FILE:LINE`, or `command line`.
     """

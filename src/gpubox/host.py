@@ -1,6 +1,6 @@
-"""What this machine says: the caller, their streams, the files and folders a profile names.
+"""Looks at this machine: the caller, their streams, processes, the files that a profile names.
 
-Reads and reports; knows no profiles' meaning and no engine.
+Reads and reports; does not know what profiles mean, and asks no engine.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _is_terminal(descriptor: int) -> bool:
 
 
 def _window() -> tuple[int, int] | None:
-    """Rows and columns of the terminal; also where only standard input is one."""
+    """Rows and columns of the terminal: of standard output, else of standard input."""
     for descriptor in (1, 0):
         with suppress(OSError):
             size = os.get_terminal_size(descriptor)
@@ -106,21 +106,21 @@ def _listening(number: int) -> Iterable[str]:
 
 # --- processes
 
-_FIRST_NAMESPACE = "pid:[4026531836]"  # the kernel's own, whose numbers the driver tells
+_FIRST_NAMESPACE = "pid:[4026531836]"  # the host's, whose process numbers the driver reports
 
 
 def programs(pids: Iterable[int]) -> dict[int, Program]:
-    """What those processes of this machine are; one that has ended or is hidden is left out."""
+    """The programs of these processes; one that has ended or is hidden is left out."""
     try:
         if str(Path("/proc/self/ns/pid").readlink()) != _FIRST_NAMESPACE:
             return {}  # in a container the same numbers are other processes
     except OSError:
         return {}
-    found = {}
+    known = {}
     for pid in pids:
         with suppress(OSError, LookupError):
-            found[pid] = _program(pid)
-    return found
+            known[pid] = _program(pid)
+    return known
 
 
 def _program(pid: int) -> Program:
@@ -128,7 +128,7 @@ def _program(pid: int) -> Program:
     lines = (process / "status").read_text("utf-8", "replace").splitlines()
     status = dict(line.split(":", 1) for line in lines)
     words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-    command = " ".join(words).strip() or f"[{status['Name'].strip()}]"  # a zombie has none any more
+    command = " ".join(words).strip() or f"[{status['Name'].strip()}]"  # a zombie has none
     return Program(
         pid=pid,
         user=user_name(int(status["Uid"].split()[0])),
@@ -137,38 +137,42 @@ def _program(pid: int) -> Program:
     )
 
 
-def other_engines(socket: str) -> list[str]:
-    """Who runs a Docker Engine here beside the one of this socket: rootless ones, mostly."""
-    found = set[int]()
+def other_engines(socket_path: str) -> list[str]:
+    """Users who run a Docker Engine here other than the one of this socket: rootless, mostly."""
+    uids = set[int]()
     for name in Path("/proc").glob("[0-9]*/comm"):
         with suppress(OSError):  # it ended meanwhile
             if name.read_text() == "dockerd\n":
-                found.add(name.parent.stat().st_uid)
+                uids.add(name.parent.stat().st_uid)
     with suppress(OSError):
-        found.discard(Path(socket).stat().st_uid)
-    return sorted(map(user_name, found))
+        uids.discard(Path(socket_path).stat().st_uid)
+    return sorted(map(user_name, uids))
 
 
 # --- engines
 
 
 class Server(NamedTuple):
-    """The program behind a socket: its PATH, empty if that may not be seen, and its start."""
+    """The process that serves a socket: its PATH, and when it started (Unix seconds).
+
+    What the caller may not see is empty, or None.
+    """
 
     path: str
     since: float | None
 
 
 def server(socket_path: str) -> Server:
-    """Who serves a socket of this machine, as far as the caller may see."""
+    """The process that serves a socket of this machine, as far as the caller may see it."""
     pid = _server_pid(socket_path)
     if pid is None:
         return Server("", None)
     process = Path("/proc") / str(pid)
     path, since = "", None
     with suppress(OSError):
-        said = (process / "environ").read_bytes().split(b"\0")
-        path = next((os.fsdecode(it[5:]) for it in said if it.startswith(b"PATH=")), "")
+        variables = (process / "environ").read_bytes().split(b"\0")
+        paths = (line.removeprefix(b"PATH=") for line in variables if line.startswith(b"PATH="))
+        path = os.fsdecode(next(paths, b""))
     with suppress(OSError, ValueError, IndexError):
         ticks = int((process / "stat").read_text().rpartition(")")[2].split()[19])
         booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -177,12 +181,12 @@ def server(socket_path: str) -> Server:
 
 
 def _server_pid(path: str) -> int | None:
-    """The listener; where that is systemd for Docker, what dockerd wrote down."""
+    """The listening process; where systemd listens for Docker, the number in dockerd's pid file."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_ANSWER_SECONDS)
         connection.connect(path)
-        said = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid = int(struct.unpack("3i", said)[0])
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid = int(struct.unpack("3i", peer)[0])  # then its user and its group
         if pid > 1:
             return pid
     with suppress(OSError, ValueError):
@@ -190,15 +194,15 @@ def _server_pid(path: str) -> int | None:
     return None
 
 
-def engine_sockets(environ: Mapping[str, str], home: Path, but: str) -> tuple[str, ...]:
-    """Sockets of engines at their usual places on this machine, which the caller may use."""
+def engine_sockets(environ: Mapping[str, str], home: Path, excluding: str) -> tuple[str, ...]:
+    """Engines' sockets at the usual places of this machine that the caller may use."""
     own = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     places = (
         *(Path("/var/run/docker.sock"), own / "docker.sock"),
         *(home / ".docker/desktop/docker.sock", home / ".docker/run/docker.sock"),
         *(own / "podman/podman.sock", Path("/run/podman/podman.sock")),
     )
-    return tuple(str(path) for path in places if str(path) != but and _is_socket(path))
+    return tuple(str(path) for path in places if str(path) != excluding and _is_socket(path))
 
 
 def _is_socket(path: Path) -> bool:
@@ -214,21 +218,21 @@ def has_program(name: str) -> bool:
 
 def read_files(paths: Iterable[str]) -> dict[str, str]:
     """The text of each file, by path; an unreadable one is an error that names it."""
-    found = {}
+    texts = {}
     for path in paths:
         try:
-            found[path] = Path(path).read_text("utf-8")
+            texts[path] = Path(path).read_text("utf-8")
         except FileNotFoundError:
             raise GpuboxError(f"no file {path}", nearest(path), exit_code=125) from None
         except OSError as error:
             raise GpuboxError(f"{path}: {why(error)}", exit_code=125) from None
         except UnicodeDecodeError:
             raise GpuboxError(f"{path} is not a UTF-8 text", exit_code=125) from None
-    return found
+    return texts
 
 
 def look(path: str) -> Seen:
-    """What the caller sees of a path that is to be mounted, or why they do not see it."""
+    """What the caller sees of a path that is to be mounted, or what keeps them from it."""
     wanted = Path(path)
     for part in (*reversed(wanted.parents), wanted):
         try:
@@ -260,7 +264,7 @@ def look(path: str) -> Seen:
 
 
 def _bar(path: Path) -> Path:
-    """The folder on the way to a path that the caller may not search."""
+    """The first folder on the way to a path that the caller may not enter."""
     real = Path(os.path.realpath(path))
     ways = (*reversed(real.parents), *reversed(path.parents))
     return next((way for way in ways if not os.access(way, os.X_OK)), path.parent)
@@ -273,7 +277,7 @@ def _why_not(path: Path, readable: bool) -> str:
 
 
 def _whose(path: Path) -> str:
-    """Who may change what the caller may not do."""
+    """Whose a path is, and its mode: whom the caller can ask. Empty if that may not be seen."""
     try:
         status = path.stat()
     except OSError:
@@ -282,7 +286,7 @@ def _whose(path: Path) -> str:
 
 
 def mountinfo() -> str:
-    """proc(5)'s text of what is mounted where."""
+    """What is mounted where, as proc(5) describes it; empty if it cannot be read."""
     try:
         return Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape")
     except OSError:
@@ -290,20 +294,23 @@ def mountinfo() -> str:
 
 
 def room(path: str) -> Room | None:
-    """What the file system of a path has left; also where only a folder above it can be seen."""
+    """What the file system of a path has left; the folders above are asked if it may not be seen.
+
+    None if there is no such path: then it is another machine's.
+    """
     for place in (Path(path), *Path(path).parents):
         try:
-            found = os.statvfs(place)
+            status = os.statvfs(place)
         except FileNotFoundError:
-            return None  # it is not this machine's
+            return None
         except OSError:
             continue
-        return Room(path, found.f_bavail * found.f_frsize, found.f_favail)
+        return Room(path, status.f_bavail * status.f_frsize, status.f_favail)
     return None
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """A tree as far as it has been walked: bytes on disk, entries, folders that stayed closed."""
+    """The sums of a tree so far: bytes on disk, entries, folders that could not be read."""
 
     size: int = 0
     entries: int = 0
@@ -311,16 +318,19 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def measure(path: str) -> Iterator[Measured]:
-    """Walk a tree as `du` does: links not followed, hard links once; each step's sum so far."""
+    """Walk a tree as `du` does, and yield the sums so far at each step.
+
+    Symbolic links are not followed, and a file with several hard links counts once.
+    """
     size = entries = closed = 0
     counted = set[tuple[int, int]]()
     root = os.path.realpath(path)
     folders = [root]
-    with suppress(OSError):  # a file that has gone since is nothing
+    with suppress(OSError):  # deleted meanwhile
         size, entries = os.lstat(root).st_blocks * 512, 1
     while folders:
         try:
-            found = os.scandir(folders.pop())
+            listing = os.scandir(folders.pop())
         except NotADirectoryError:
             break  # the dataset is one file
         except FileNotFoundError:
@@ -328,8 +338,8 @@ def measure(path: str) -> Iterator[Measured]:
         except OSError:
             closed += 1
             continue
-        with found:
-            for entry in found:
+        with listing:
+            for entry in listing:
                 with suppress(OSError):
                     status = entry.stat(follow_symlinks=False)
                     key = (status.st_dev, status.st_ino)
@@ -345,7 +355,7 @@ def measure(path: str) -> Iterator[Measured]:
 
 
 def nearest(path: str) -> str:
-    """The hint for a missing path: the existing name nearest to where it goes wrong."""
+    """The hint for a missing path: the name most like its first part that does not exist."""
     wanted = Path(path)
     for part in reversed([wanted, *wanted.parents]):
         if part.exists():

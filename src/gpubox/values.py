@@ -1,7 +1,7 @@
-"""The little languages of `docker run` and Compose: one text is one record, and back.
+"""The small notations of `docker run` and Compose, as records and back: ports, mounts, GPUs, sizes.
 
-Ports, mounts, devices, GPUs, sizes. Knows nothing of profiles, files or engines; what it cannot
-read is a ValueError whose text is the problem in one sentence.
+Text that cannot be read is a ValueError whose message is the problem in one sentence. Knows nothing
+of profiles, files or engines.
 """
 
 from __future__ import annotations
@@ -53,11 +53,22 @@ def cpus_text(value: int) -> str:
     return f"{whole}.{part:09}".rstrip("0").rstrip(".")
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 GPU`, `2 GPUs`."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def truth(text: str) -> bool:
-    """YAML 1.2's two truths, and no others: `on` and `yes` are words there."""
+    """`true` or `false`, and nothing else: in YAML 1.2 `on` and `yes` are plain words."""
     if text.lower() not in ("true", "false"):
         raise ValueError(f"'{text}' is neither true nor false")
     return text.lower() == "true"
+
+
+def variables(lines: Iterable[str]) -> dict[str, str]:
+    """The `NAME=text` lines that containers and images list, as a mapping."""
+    pairs = (line.partition("=") for line in lines)
+    return {name: text for name, _, text in pairs}
 
 
 # --- ports
@@ -104,7 +115,7 @@ def _address(text: str) -> str:
 def ports(text: str) -> list[Port]:
     """`[IP:][HOST[-END]:]CONTAINER[-END][/PROTOCOL]`, as `docker run -p`.
 
-    An address that is not said is the loopback one: nothing is published to the network unasked.
+    Without an address it is the loopback one: nothing is published to the network unasked.
     """
     body, _, protocol = text.strip().partition("/")
     protocol = protocol.lower() or "tcp"
@@ -131,7 +142,7 @@ def ports(text: str) -> list[Port]:
 
 def long_port(item: Mapping[str, Any]) -> list[Port]:
     """Compose's long form: `{target: 80, published: 8080, host_ip: ..., protocol: tcp}`."""
-    # a mode is about the nodes of a swarm, a name for people: to one container both are nothing
+    # a mode is for the nodes of a swarm, a name for people: neither changes a single container
     if set(item) - {"target", "published", "host_ip", "protocol", "mode", "name"}:
         raise ValueError("a port written as a mapping has target, published, host_ip, protocol")
     if (mode := item.get("mode") or "ingress") not in ("ingress", "host"):
@@ -156,8 +167,8 @@ _CONSISTENCY = ("cached", "delegated", "consistent")
 class Mount(msgspec.Struct, frozen=True):
     """A host folder (`bind`) or one of the engine's volumes, at `target` in the box.
 
-    A `source` that is None is a new volume without a name. `modes` are Docker's words behind the
-    second colon, but for `ro` and `rw`.
+    A `source` of None is a new volume without a name. `modes` are the words behind the second
+    colon, without `ro` and `rw`.
     """
 
     target: str
@@ -168,7 +179,7 @@ class Mount(msgspec.Struct, frozen=True):
 
     @property
     def relabels(self) -> bool:
-        """Whether SELinux labels change, which only `-v` can say."""
+        """Whether SELinux labels change: that can be said with `-v`, but not with `--mount`."""
         return bool(set(self.modes) & set(_SELINUX))
 
     def mode(self, among: tuple[str, ...]) -> str | None:
@@ -193,7 +204,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 def box_path(text: str) -> str:
-    """An absolute path in the box, tidied; the box's own root is no place to mount."""
+    """A tidied absolute path in the box, to mount something on: not the box's root."""
     path = PurePosixPath(text)
     if not path.is_absolute() or ".." in path.parts:
         raise ValueError(f"'{text}' is not an absolute path in the box")
@@ -256,7 +267,7 @@ def volume(text: str, base: Path) -> Mount:
     return Mount(box_path(target), source, False, read_only, modes)
 
 
-# create_host_path changes nothing: a folder that is not there is an error
+# create_host_path changes nothing: a missing folder is always an error
 _UNDER = {"bind": ("propagation", "selinux", "create_host_path"), "volume": ("nocopy",)}
 
 
@@ -301,7 +312,10 @@ def data_folder(text: str, base: Path) -> Mount:
 
 
 class Device(msgspec.Struct, frozen=True):
-    """A host device in the box; with `source` a CDI name (`vendor.com/class=name`), that one."""
+    """A host device in the box, or a CDI device.
+
+    Of a CDI device `source` and `target` are both its name, `vendor.com/class=name`.
+    """
 
     source: str
     target: str
@@ -352,16 +366,16 @@ def ulimit(name: str, text: str) -> Ulimit:
         raise ValueError(f"no ulimit '{name}'; there is: {', '.join(ULIMITS)}")
     soft, _, hard = text.partition(":")
     try:
-        found = Ulimit(name, int(soft), int(hard or soft))
+        limit = Ulimit(name, int(soft), int(hard or soft))
     except ValueError:
         raise ValueError(f"'{name}={text}' is not NAME=SOFT[:HARD]") from None
-    if found.hard != -1 and (found.soft > found.hard or found.soft == -1):
+    if limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1):
         raise ValueError(f"'{name}={text}': the soft limit is above the hard one")
-    return found
+    return limit
 
 
 def sbatch_option(text: str) -> str:
-    """What stands behind `#SBATCH`: one line, and an option."""
+    """The text behind one `#SBATCH`: an option, on a single line."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -393,8 +407,8 @@ def pull_policy(text: str) -> str:
 
 
 class Gpus(msgspec.Struct, frozen=True):
-    """Which GPUs were asked for: all, none, exactly those `ids` (indexes, UUIDs, MIG names), or any
-    `count` that are free. With other boxes that `share`, too, they are shared."""
+    """Which GPUs are asked for: all, none, exactly `ids` (indexes, UUIDs, MIG names), or any free
+    `count` of them. With `share`, other boxes that share may have them at the same time."""
 
     ids: tuple[str, ...] = ()
     all: bool = False
@@ -438,23 +452,23 @@ def gpus(text: str) -> Gpus:
 
 
 def long_gpus(item: Mapping[str, Any]) -> Gpus:
-    """Compose's long form, and whether they are shared: `{count: 1, share: true}`."""
+    """Compose's long form, with gpubox's own key `share`: `{count: 1, share: true}`."""
     count, ids = item.get("count"), item.get("device_ids")
     if set(item) - {"count", "device_ids", "share"} or (count is None) == (ids is None):
         raise ValueError("GPUs written as a mapping have count or device_ids, and perhaps share")
     if ids is not None:
-        found = gpu_ids(",".join(map(str, ids)) if isinstance(ids, list) else str(ids))
+        asked = gpu_ids(",".join(map(str, ids)) if isinstance(ids, list) else str(ids))
     elif str(count).isdigit() or count in ("all", "none"):
-        found = gpus(str(count))
+        asked = gpus(str(count))
     else:
         raise ValueError(f"'{count}' is no count of GPUs")
     share = truth(str(item.get("share") or "false"))
-    if share and found == NO_GPUS:
+    if share and asked == NO_GPUS:
         raise ValueError("no GPU is nothing to share")
-    return msgspec.structs.replace(found, share=share)
+    return msgspec.structs.replace(asked, share=share)
 
 
-# --- references of images
+# --- names of images
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -474,11 +488,6 @@ class Reference(msgspec.Struct, frozen=True):
 _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
 )
-
-
-def variables(lines: Iterable[str]) -> dict[str, str]:
-    """Of `NAME=text` lines, as containers and images list them."""
-    return dict(line.partition("=")[::2] for line in lines)
 
 
 def reference(text: str) -> Reference:

@@ -34,10 +34,10 @@ class Spec(msgspec.Struct, frozen=True):
 def spec(path: str, text: str) -> Spec | None:
     """A file's text as a specification; None where it is of other devices."""
     try:
-        said = _parsed(path, text)
-        if said.get("kind") != KIND:
+        content = _parsed(path, text)
+        if content.get("kind") != KIND:
             return None
-        devices = tuple(str(device["name"]) for device in said["devices"])
+        devices = tuple(str(device["name"]) for device in content["devices"])
     except ProfileError as error:  # of YAML, with its file and line
         return Spec(path, trouble=error.problem)
     except ValueError as error:
@@ -51,19 +51,19 @@ def spec(path: str, text: str) -> Spec | None:
 def _parsed(path: str, text: str) -> Any:
     if path.endswith(".json"):
         return json.loads(text)
-    return {key: said.plain() for key, said in read_yaml(text, path, Path("/")).items()}
+    return {key: value.plain() for key, value in read_yaml(text, path, Path("/")).items()}
 
 
 def names(devices: Iterable[str]) -> tuple[str, ...]:
-    """NVIDIA's of an engine's CDI devices, without their kind."""
+    """The names of NVIDIA's GPUs among an engine's CDI devices, without the kind in front."""
     prefix = f"{KIND}="
     return tuple(name.removeprefix(prefix) for name in devices if name.startswith(prefix))
 
 
 def missing(devices: Sequence[str], gpus: Iterable[Gpu]) -> list[Gpu]:
-    """The GPUs of a machine that none of the devices is; one in parts is there by any of them.
+    """The machine's GPUs that are not among the devices; any MIG instance of one is enough.
 
-    Under WSL there is but one device, `all`, which cannot be compared.
+    Under WSL the only device is `all`, which cannot be compared.
     """
     if set(devices) == {"all"}:
         return []
@@ -79,7 +79,7 @@ def missing(devices: Sequence[str], gpus: Iterable[Gpu]) -> list[Gpu]:
 
 
 def surplus(devices: Iterable[str], gpus: Sequence[Gpu]) -> list[str]:
-    """The devices that are no GPU of the machine; of parts (MIG) that is not asked."""
+    """The devices that are no GPU of the machine; MIG instances are not looked at."""
     whole = {str(gpu.index) for gpu in gpus} | {gpu.uuid for gpu in gpus}
     unread = any(not gpu.uuid for gpu in gpus)
     return [

@@ -1,7 +1,7 @@
-"""What was seen of a machine becomes checks: each an id, a verdict, the evidence and the fix.
+"""Makes checks of what was seen of a machine: each an id, a verdict, the evidence and the fix.
 
-Pure: records of facts come in. Who looks is `host`, `nvidia`, `nvml` and `engine`; what speaks
-against one start is for `checks` and `fits` to say, and shared with them.
+Pure: records of facts come in; `host`, `nvidia`, `nvml` and `engine` do the looking. What also
+speaks against a single start is taken from `checks` and `fits`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpubox.images import fits
 from gpubox.plan.backend import backend, has_cdi, ignores_devices, is_gated, knows_requests
 from gpubox.plan.facts import EngineFacts
 from gpubox.screen.figures import size_text
-from gpubox.values import ALL_GPUS, Gpus
+from gpubox.values import ALL_GPUS, Gpus, counted
 
 ENGINE, API, SETUP = "engine", "api", "setup"
 DRIVER, LIBRARY, GPUS = "driver", "library", "gpus"
@@ -32,7 +32,7 @@ BOXES = (LOST, OPEN_PORTS, PRIVILEGED, JUPYTER)
 
 GENERATE = "sudo nvidia-ctk cdi generate --output={}"
 _SPEC = "/etc/cdi/nvidia.yaml"
-_CUDA_IMAGE = 12 * 10**9  # bytes: NVIDIA's devel images, on the disk and while they come
+_CUDA_IMAGE = 12 * 10**9  # bytes: NVIDIA's devel images, while they are pulled
 _RESTART = "sudo systemctl restart docker"
 
 
@@ -40,7 +40,7 @@ _RESTART = "sudo systemctl restart docker"
 
 
 class EngineSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine says of itself and its machine. `place` is where it was found, and by whom.
+    """What an engine says of itself and its machine. `place` is its address, in words for people.
 
     `folders` are those of its images and boxes, as far as they are known; `runtime` is the program
     behind the runtime `nvidia`.
@@ -60,8 +60,8 @@ class EngineSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoEngine(msgspec.Struct, frozen=True, kw_only=True):
-    """Why there is none. `others` are sockets of other engines that are here; whether dockerd is
-    `installed` is asked where it should have been this machine's."""
+    """Why no engine answers. `others` are sockets of other engines on this machine; whether dockerd
+    is `installed` is only looked up if the engine should be this machine's."""
 
     problem: str
     hint: str = ""
@@ -70,10 +70,11 @@ class NoEngine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriverSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """What NVML says, or why it says nothing and whose fault that is; and what files say of it.
+    """What NVML says of the driver, or the `problem` and what is `at_fault`; and what files say.
 
-    `loaded` is the kernel's version of the driver, `libraries` are those of the installed ones,
-    `cards` NVIDIA's on the PCI bus. The driver of an `elsewhere` cannot be asked.
+    `loaded` is the version of the driver in the kernel, `libraries` are the versions of those that
+    are installed, `cards` counts NVIDIA's on the PCI bus. `elsewhere` is why the driver cannot be
+    asked if the engine is on another machine.
     """
 
     machine: Machine | None = None
@@ -93,7 +94,9 @@ class DriverSeen(msgspec.Struct, frozen=True, kw_only=True):
 class Toolkit(msgspec.Struct, frozen=True, kw_only=True):
     """NVIDIA's container toolkit, where an engine of this machine looks for it.
 
-    `late` is a hook that came after the engine's start; `no_cgroups` is what its settings say.
+    `hook` is the hook's path, `late` says that it was installed after the engine's start, and
+    `runtime_gone` that the program of the runtime `nvidia` is missing. `no_cgroups` is a setting of
+    the toolkit.
     """
 
     hook: str = ""
@@ -105,8 +108,8 @@ class Toolkit(msgspec.Struct, frozen=True, kw_only=True):
 class BoxSeen(msgspec.Struct, frozen=True, kw_only=True):
     """A running box; None is what could not be seen. `gpus` is its label, `ports` are as listed.
 
-    `open_at` are addresses at which a Jupyter showed its state to somebody without a token; an
-    `owner` is another person than the caller.
+    `open_at` are addresses at which a Jupyter showed its state to somebody without a token. There
+    is an `owner` only if it is not the caller.
     """
 
     name: str
@@ -119,7 +122,7 @@ class BoxSeen(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def meant(self) -> str:
-        """The words that mean it, behind a command."""
+        """The words that mean this box behind a command of gpubox's."""
         return f"--owner {self.owner} {self.name}" if self.owner else self.name
 
 
@@ -293,7 +296,7 @@ def _library_at_fault(driver: DriverSeen) -> Check:
 
 
 def _cards(count: int) -> str:
-    return f"the PCI bus has {_counted(count, 'NVIDIA GPU') if count else 'no NVIDIA GPU'}"
+    return f"the PCI bus has {counted(count, 'NVIDIA GPU') if count else 'no NVIDIA GPU'}"
 
 
 def _gpus(machine: Machine, cards: int) -> Iterator[Check]:
@@ -322,9 +325,9 @@ def _gpus(machine: Machine, cards: int) -> Iterator[Check]:
 
 
 def way(engine: EngineSeen, toolkit: Toolkit) -> Literal["hook", "cdi", ""]:
-    """How this engine gives a box GPUs: as a plan chooses, where the hook is known to be there.
+    """How this engine gives a box GPUs: as a plan chooses, but by the hook only if that is there.
 
-    Empty where it has no way.
+    Empty if the engine has no way.
     """
     facts = engine.facts
     gpus = Gpus(listed) if (listed := cdi.names(facts.cdi_devices)) else ALL_GPUS
@@ -366,7 +369,10 @@ def of_toolkit(
 
 
 def _no_cgroups(engine: EngineSeen, toolkit: Toolkit, by: str) -> Iterator[Check]:
-    """One setting of NVIDIA's for all engines of a machine, which must suit this one."""
+    """Whether `no-cgroups`, one setting for all engines of a machine, suits this engine.
+
+    Rootless engines need it, and the others must not have it.
+    """
     if by != "hook" or toolkit.no_cgroups == engine.rootless or not engine.facts.local:
         return
     wanted = str(engine.rootless).lower()
@@ -401,7 +407,7 @@ def of_cdi(
         return
     place = next((spec.path for spec in specs if spec.devices), "")
     if driver.machine is None:
-        count = _counted(len(devices), "device")
+        count = counted(len(devices), "device")
         said = f"{place or 'the engine'} has {count}; NVML tells nothing to compare them with"
         yield Check(CDI, "not known", said)
     elif stale := _stale(devices, specs, driver.machine, place):
@@ -464,7 +470,7 @@ def of_cgroups(engine: EngineSeen | NoEngine, toolkit: Toolkit) -> Iterator[Chec
 
 
 def of_boxes(boxes: Sequence[BoxSeen] | None, machine: Machine | None, why: str) -> Iterator[Check]:
-    """What is wrong with running boxes; `why` they are not known, where they are None."""
+    """What is wrong with running boxes; if they are None, `why` says why they are not known."""
     if boxes is None:
         for check in BOXES:
             yield Check(check, "not known", why)
@@ -488,7 +494,7 @@ def _none_of(boxes: Sequence[BoxSeen], kind: str = "") -> str:
 def _each(
     check: str, found: Iterable[Check | None], unknown: Sequence[str], fine: str
 ) -> Iterator[Check]:
-    """What was found; what could not be seen; else that all is well."""
+    """The checks that were found, and one for boxes that could not be seen; else one that is ok."""
     wrong = [one for one in found if one]
     yield from wrong
     if unknown:
@@ -509,7 +515,7 @@ def _lost(box: BoxSeen, machine: Machine | None) -> Check | None:
 
 
 def _gone(label: str, machine: Machine) -> list[str]:
-    """The GPUs of a claim that are not there; of parts (MIG) that is not asked."""
+    """The GPUs of a claim that are not there any more; MIG instances are not looked at."""
     known = {gpu.uuid for gpu in machine.gpus} | {f"index:{gpu.index}" for gpu in machine.gpus}
     whole = [
         gpu
@@ -540,14 +546,14 @@ def _open_ports(box: BoxSeen) -> Check | None:
 
 def _outer(inner: str, opened: Sequence[str]) -> str:
     """What to publish instead, on 127.0.0.1."""
-    port = next(it for it in opened if it.endswith(f"->{inner}")).partition("->")[0]
-    return f"127.0.0.1:{port.rpartition(':')[2]}:{inner.removesuffix('/tcp')}"
+    outer = next(port for port in opened if port.endswith(f"->{inner}")).partition("->")[0]
+    return f"127.0.0.1:{outer.rpartition(':')[2]}:{inner.removesuffix('/tcp')}"
 
 
 def published_at(port: str) -> tuple[str, int]:
-    """Where a port is published that is listed as `ADDRESS:PORT->PORT/PROTOCOL`."""
-    outer, _, number = port.partition("->")[0].rpartition(":")
-    return outer, int(number)
+    """The host's address and port, of a port that is listed as `ADDRESS:PORT->PORT/PROTOCOL`."""
+    address, _, number = port.partition("->")[0].rpartition(":")
+    return address, int(number)
 
 
 def address_text(address: str, port: int) -> str:
@@ -582,7 +588,7 @@ def _open_jupyter(box: BoxSeen) -> Check | None:
 
 
 def of_rooms(rooms: Sequence[Room], why: str) -> Iterator[Check]:
-    """The file systems of images and boxes; `why` they are not known, where there are none."""
+    """What is left where images and boxes are; without rooms, `why` says why they are not known."""
     if not rooms:
         yield Check(DISK, "not known", why)
     for room in rooms:
@@ -624,8 +630,8 @@ def of_images(
 ) -> Iterator[Check]:
     """The images of profiles: deleted ones, and those that this machine does not run.
 
-    `why` the machine is not known, where it is None. That one cannot is a doubt: its file may be
-    shared with machines that run it.
+    If `machine` is None, `why` says why it is not known. An image that it cannot run is only a
+    warning: the profile's file may be shared with machines that run it.
     """
     if uses is None:
         yield Check(DELETED, "not known", _SLOW)
@@ -688,7 +694,7 @@ def of_trial(trial: Trial) -> Check:
 
 
 def no_trial(why: str, fix: str = "") -> Check:
-    """That nothing could be tried."""
+    """The check if no box could be tried."""
     return Check(TRIAL, "not known", why, fix)
 
 
@@ -699,21 +705,17 @@ _WORST_LAST: tuple[Verdict, ...] = ("ok", "not known", "warn", "fail")
 
 
 def worst_last(found: Sequence[Check]) -> list[Check]:
-    """What is wrong last, where it stays in sight."""
+    """Put what is wrong last, where it stays in sight."""
     return sorted(found, key=lambda check: _WORST_LAST.index(check.verdict))
 
 
 def summary(found: Sequence[Check]) -> str:
-    """One line of how it stands."""
+    """How many checks failed, warn or are not known, in one line."""
     failing, warned, unknown = (
         sum(check.verdict == verdict for check in found)
         for verdict in ("fail", "warn", "not known")
     )
     words = [f"{failing} failed"] if failing else []
-    words += [f"{_counted(warned, 'warning')}"] if warned else []
+    words += [counted(warned, "warning")] if warned else []
     words += [f"{unknown} not known"] if unknown else []
-    return f"{_counted(len(found), 'check')}: " + (", ".join(words) or "all is well")
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or f'{one}s'}"
+    return f"{counted(len(found), 'check')}: " + (", ".join(words) or "all is well")

@@ -1,6 +1,6 @@
-"""What of NVIDIA's lies on this machine: kernel module, libraries, container toolkit, CDI specs.
+"""Finds NVIDIA's software on this machine: kernel module, libraries, container toolkit, CDI files.
 
-Reads files, also where NVML is silent; decides nothing. Knows no engine but the folders it names.
+Reads files, so it works where NVML does not; decides nothing. Knows no engine but folders it names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gpubox.doctor.diagnosis import Toolkit
 from gpubox.errors import why
 
 HOOK = "nvidia-container-runtime-hook"
-# A service's usual PATH; snaps and older installations add theirs.
+# A service's usual PATH, for an engine whose own cannot be seen.
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LIBRARIES = (
     *("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"),
@@ -54,17 +54,17 @@ def cards() -> int:
 
 
 def toolkit(path: str, since: float | None, runtime: str) -> Toolkit:
-    """NVIDIA's container toolkit by an engine's PATH, and by when (Unix seconds) it started.
+    """NVIDIA's container toolkit on an engine's PATH; the engine started at `since` (Unix seconds).
 
-    `runtime` is the program of the engine's runtime `nvidia`, where it has one.
+    `runtime` is the program of the engine's runtime `nvidia`, if it has one.
     """
     hook = shutil.which(HOOK, path=path) or ""
-    came = 0.0
+    installed = 0.0
     with suppress(OSError):
-        came = Path(hook).stat().st_ctime
+        installed = Path(hook).stat().st_ctime
     return Toolkit(
         hook=hook,
-        late=bool(hook and since and came > since),
+        late=bool(hook and since and installed > since),
         runtime_gone=bool(runtime) and shutil.which(runtime, path=path) is None,
         no_cgroups=bool(re.search(r"(?m)^\s*no-cgroups\s*=\s*true", _text(_SETTINGS))),
     )

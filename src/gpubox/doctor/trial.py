@@ -1,6 +1,6 @@
-"""A small box on a GPU, for nothing but to see what of it arrives there; it is removed at once.
+"""Starts a small box on a GPU, looks what of the GPU arrives there, and removes the box at once.
 
-Starts as every box does, by a plan, but holds no claim: a GPU that is in use can be tried too.
+It starts as every box does, by a plan, but holds no claim: a GPU in use can be tried too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gpubox.plan.translate import arguments
 from gpubox.profile.profile import Profile
 from gpubox.values import ALL_GPUS, Gpus
 
-_SECONDS = 60  # a GPU that nobody uses may take some to wake up
+_SECONDS = 60  # an idle GPU may take some to wake up
 _LOOK = (
     'for node in /dev/nvidia[0-9]* /dev/dxg; do [ ! -e "$node" ] || echo "$node"; done;'
     " nvidia-smi -L 2>&1"
@@ -33,7 +33,7 @@ _LOOK = (
 
 
 def of(engine: Engine, image: str, gpu: Gpu | None, facts: Facts) -> Trial:
-    """What a box of an image sees of a GPU, or of all of them."""
+    """What a box of an image sees of a GPU, or of all of them if that is None."""
     wanted = Gpus((gpu.uuid or str(gpu.index),)) if gpu else ALL_GPUS
     profile = Profile(
         name="doctor",
@@ -42,7 +42,7 @@ def of(engine: Engine, image: str, gpu: Gpu | None, facts: Facts) -> Trial:
         gpus=wanted,
         entrypoint=("sh",),
         command=("-c", _LOOK),
-        environment={"NVIDIA_DISABLE_REQUIRE": "1"},  # the way is tried, not the image
+        environment={"NVIDIA_DISABLE_REQUIRE": "1"},  # this tries the way to the GPU, not the image
         network_mode="none",
         rm=True,
     )
@@ -58,7 +58,7 @@ def of(engine: Engine, image: str, gpu: Gpu | None, facts: Facts) -> Trial:
 def _with_the_way_it_takes(
     engine: Engine, planned: Callable[[Facts], Plan], facts: Facts
 ) -> list[str]:
-    """By CDI where the engine has just refused the usual request, as every start has it."""
+    """Try the usual GPU request, and CDI if the engine refuses that, as every start does."""
     first = planned(facts)
     try:
         return _lines(engine, first)
@@ -70,14 +70,14 @@ def _with_the_way_it_takes(
 
 
 def _lines(engine: Engine, planned: Plan) -> list[str]:
-    """What the box says. It removes itself, and is removed if it could not."""
+    """The lines that a box writes."""
     with _stoppable():
         return _said(engine, planned).splitlines()
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Who ends this program, or closes its terminal, ends it as Ctrl-C does: with tidying up."""
+    """Take SIGTERM and SIGHUP (a closed terminal) for Ctrl-C, so that the box is removed."""
     before = {
         number: signal.signal(number, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGHUP)
@@ -90,7 +90,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def _said(engine: Engine, planned: Plan) -> str:
-    name = f"gpubox-doctor-{token_hex(4)}"  # others may try, too
+    name = f"gpubox-doctor-{token_hex(4)}"  # others may be trying at the same time
     unclaimed = replace(planned, name=name, labels=(), tty=True, hostname=None)
     box = engine.create(arguments(unclaimed), lambda _: None)
     try:

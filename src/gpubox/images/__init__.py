@@ -1,1 +1,1 @@
-"""Which images there are, whether this machine runs them, and how they get here."""
+"""Which images there are, whether this machine runs them, and how they are pulled or built."""

@@ -1,4 +1,4 @@
-"""A build's events, added up: which step is at work, what it has said, what the engine has made.
+"""Adds up a build's events: which step is running, its output, what the engine has made so far.
 
 Pure: events in, a state out. Knows no engine and no screen.
 """
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_STEP = re.compile(r"(?i)step (?P<number>\d+)/(?P<total>\d+) ?: ")  # Podman shouts
+_STEP = re.compile(r"(?i)step (?P<number>\d+)/(?P<total>\d+) ?: ")  # Podman writes STEP
 _CONTAINER = re.compile(r" ---> Running in (?P<id>[0-9a-f]{12,64})\s*")
 _IMAGE = re.compile(r" ---> (?P<id>[0-9a-f]{12,64})\s*")
 _REMOVED = ("Removing intermediate container", " ---> Removed intermediate container")
-_COLOUR = re.compile(r"\x1b\[[\d;]*m")  # the engine's, for what came on stderr
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")  # by the engine, for what came on stderr
 
 
 @dataclass
 class Building:
-    """A build as it stands: its step, what that has said, and what the engine made so far.
+    """A build so far: its step, and the output of that.
 
-    `image` is the layer that came last, `made` the same if this build has made it; `container` is
-    where the step runs. `size` is that of the whole image, once it is there.
+    `image` is the newest layer, `made` the newest that is not from the cache; `container` is where
+    the step runs. `size` is the finished image's, in bytes.
     """
 
     number: int = 0
@@ -42,10 +42,10 @@ class Building:
             self.output, self.container, self._cached = "", "", False
         elif "---> Using cache" in text:
             self._cached = True
-        elif found := _CONTAINER.fullmatch(text):
-            self.container = found["id"]
-        elif found := _IMAGE.fullmatch(text):
-            self.image = found["id"]
+        elif line := _CONTAINER.fullmatch(text):
+            self.container = line["id"]
+        elif line := _IMAGE.fullmatch(text):
+            self.image = line["id"]
             if self.number > 1 and not self._cached:
                 self.made = self.image
         elif not text.startswith(_REMOVED):
@@ -53,5 +53,5 @@ class Building:
 
     @property
     def last_line(self) -> str:
-        lines = self.output.splitlines()  # dpkg counts on one line, which is the latest count
+        lines = self.output.splitlines()  # also at \r: dpkg counts on one line
         return next((line.strip() for line in reversed(lines) if line.strip()), "")

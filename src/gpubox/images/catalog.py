@@ -1,7 +1,7 @@
 """NVIDIA's `nvidia/cuda` images: a choice of CUDA, cuDNN, flavor and OS becomes a reference.
 
-Which tags exist and which were deleted stands in data/cuda.json (made by scripts/catalog.py), read
-when first asked for. Knows nothing of profiles, YAML or Docker.
+Which tags exist and which were deleted is in data/cuda.json (made by scripts/catalog.py), read when
+first needed. Knows nothing of profiles, YAML or Docker.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class CudaChoice(msgspec.Struct, frozen=True):
 
 
 class TagStatus(msgspec.Struct, frozen=True):
-    """`when`: of a live tag the ISO date of the listing that showed it, of a deleted one the time
-    of that, worded to follow "in" ("June 2023"); None if not known."""
+    """`when` is, for a live tag, the ISO date of the listing that showed it; for a deleted one the
+    time of the deletion, worded to follow "in" ("June 2023"). None if not known."""
 
     state: State
     when: str | None = None
 
 
 class Tag(NamedTuple):
-    """`CUDA[-ADDON]-FLAVOR[-OS][-rc]`; aliases of 2015 to 2018 leave out more, `latest` all."""
+    """`CUDA[-ADDON]-FLAVOR[-OS][-rc]`; aliases from 2015 to 2018 lack more parts, `latest` all."""
 
     cuda: str = ""
     addon: str = ""
@@ -80,7 +80,7 @@ class Tag(NamedTuple):
 
 class _Version(TypedDict, total=False):
     released: str  # month of the toolkit, "2016-09"
-    cudnn: str  # what a `cudnn` tag without a number holds
+    cudnn: str  # the major version in tags that say `cudnn` without a number
     holds: dict[str, str]  # the whole version of each cuDNN, by its major one
     needs: tuple[str, str, str, list[str] | None, list[str] | None]  # see scripts/catalog.py
     tags: list[tuple[State, str, str, str]]  # state, when, parts, OSes: every part on every OS
@@ -97,9 +97,10 @@ class Data(TypedDict):
 
 
 class Listed(NamedTuple):
-    """A tag of which there is something to tell.
+    """A tag of `nvidia/cuda`, and what is known of it.
 
-    `cudnn` is its major number. `when`: a live one was listed then, a deleted one deleted.
+    `cudnn` is a major version. `when` is the date of the listing that showed a live tag, the time
+    at which a deleted one was deleted.
     """
 
     tag: Tag
@@ -113,7 +114,7 @@ class Listed(NamedTuple):
 
     @property
     def is_heard_of(self) -> bool:
-        """Else only its sisters in other versions are."""
+        """Whether anybody ever named this very tag; else only other versions' tags suggest it."""
         return self.state != "unknown" or bool(self.when)
 
     @property
@@ -149,7 +150,8 @@ def nearest_name(word: str) -> str:
     joined = re.sub(r"\b(cuda|cudnn|ubuntu)[-_= ]+(?=\d)", r"\1", word.lower())
     cuda, *parts = re.findall(r"[^-_,+= ]+", re.sub(r"^(?=\d)", "cuda", joined)) or [""]
     series = _series(cuda.removeprefix("cuda"))
-    known = {part for version in series for it in _listed(version) for part in it.tag[1:] if part}
+    tags = [listed.tag for version in series for listed in _listed(version)]
+    known = {part for tag in tags for part in tag[1:] if part}
     near = [
         part if is_part(part) else next(iter(get_close_matches(part, sorted(known), 1, 0.7)), "")
         for part in parts
@@ -180,25 +182,28 @@ def image(choice: CudaChoice) -> str:
 
 
 def candidates(choice: CudaChoice) -> tuple[str, ...]:
-    """The references that a choice leaves to the machine, the best first: the live ones of each
-    CUDA of "12" or "auto", for an older driver runs only the older ones; else one, as `image`."""
-    listed = [it for version in _series(choice.cuda) for it in _listed(version)]
-    fitting = sorted((it for it in listed if _fits(it, choice)), key=_preference, reverse=True)
+    """The references that fit a choice, the best first: of them the machine takes one.
+
+    For "12" or "auto" they are the best live tag of each minor version, since an older driver runs
+    only the older ones. Else it is one, as `image` says. Raises `CudaImageError`.
+    """
+    listed = [one for version in _series(choice.cuda) for one in _listed(version)]
+    fitting = sorted((one for one in listed if _fits(one, choice)), key=_preference, reverse=True)
     if not fitting:
         raise _refusal(choice, listed)
-    best = {minor(it.tag.cuda): it for it in reversed(fitting) if it.state == fitting[0].state}
+    best = {minor(one.tag.cuda): one for one in reversed(fitting) if one.state == fitting[0].state}
     is_open = fitting[0].state == "live" and "." not in choice.cuda
     chosen = sorted(best.values(), key=_preference, reverse=True) if is_open else fitting[:1]
-    return tuple(f"nvidia/cuda:{it.tag}" for it in chosen)
+    return tuple(f"nvidia/cuda:{one.tag}" for one in chosen)
 
 
 def status(image_reference: str) -> TagStatus:
     """What was last known of a tag. Other repositories and digests are "unknown"."""
     tag = tag_of(image_reference)
     listed = _listed(tag.cuda) if tag else []
-    known = next((it for it in listed if it.tag == tag), None)
+    known = next((one for one in listed if one.tag == tag), None)
     if known is None and tag and tag.cuda and _all_deleted(listed):
-        known = listed[-1]  # the deletions stand in the order of time
+        known = listed[-1]  # deletions are in the order of time
     if known is None or known.state == "unknown":
         return TagStatus("unknown")
     return TagStatus(known.state, known.when or None)
@@ -218,15 +223,15 @@ def successor(image_reference: str) -> str | None:
 
 
 def listed() -> Iterator[Listed]:
-    """Every tag that was heard of, the newest CUDA first."""
+    """Every tag that anybody ever named, the newest CUDA first."""
     for version in reversed(data()["versions"]):
-        yield from (it for it in _listed(version) if it.is_heard_of)
+        yield from (listed for listed in _listed(version) if listed.is_heard_of)
 
 
 def minors() -> list[str]:
     """Every CUDA of which there was an image, newest first: `12.4`."""
-    found = dict.fromkeys(minor(it) for it in data()["versions"] if it)
-    return sorted(found, key=numbers, reverse=True)
+    known = dict.fromkeys(minor(version) for version in data()["versions"] if version)
+    return sorted(known, key=numbers, reverse=True)
 
 
 @cache
@@ -243,14 +248,15 @@ def _listed(version: str) -> list[Listed]:
     for state, when, parts, systems in facts.get("tags", []):
         for part in parts.split():
             for os in systems.split():
-                tag = parse_tag("-".join(it for it in (version, part, os) if it not in ("", "-")))
+                words = [word for word in (version, part, os) if word not in ("", "-")]
+                tag = parse_tag("-".join(words))
                 assert tag is not None, f"{version} {part} {os}"
                 listed.append(Listed(tag, _cudnn_in(tag.addon, facts), state, when))
     return listed
 
 
 def _all_deleted(listed: list[Listed]) -> bool:
-    return bool(listed) and all(it.state == "deleted" for it in listed)
+    return bool(listed) and all(one.state == "deleted" for one in listed)
 
 
 def _cudnn_in(addon: str, facts: _Version) -> str | None:
@@ -292,7 +298,8 @@ def minor(version: str) -> str:
 def _series(cuda: str) -> list[str]:
     """The published versions that `cuda` stands for: "12" and "12.4" for several."""
     prefix = "" if cuda == AUTO else f"{cuda}."
-    return [it for it in data()["versions"] if it and f"{it}.".startswith(prefix)]
+    versions = filter(None, data()["versions"])
+    return [version for version in versions if f"{version}.".startswith(prefix)]
 
 
 def _fits(listed: Listed, choice: CudaChoice) -> bool:
@@ -322,37 +329,39 @@ def _os_preference(tag: Tag) -> tuple[int, int]:
     if not tag.os.startswith("ubuntu"):
         return 2, 0
     year = int(tag.os[len("ubuntu") :].split(".")[0])
-    months = [data()["versions"][it].get("released") for it in _series(minor(tag.cuda))]
+    series = _series(minor(tag.cuda))
+    months = [data()["versions"][version].get("released") for version in series]
     released = min(filter(None, months), default=data()["listed"])
     mature = f"20{year}-07" <= released
     return (1, year) if mature else (0, -year)
 
 
 def _refusal(choice: CudaChoice, listed: list[Listed]) -> CudaImageError:
-    """Names the first part of the choice, in the order of a tag, that leaves no image over."""
-    flavor, cudnn, cuda = choice.flavor, choice.cudnn, _cuda_said(choice)
+    """The error for a choice without an image: the first part, in a tag's order, that has none."""
+    flavor, cudnn, cuda = choice.flavor, choice.cudnn, _cuda_text(choice)
     if not listed:
         return CudaImageError("cuda", f"nvidia/cuda has no {cuda}", _cuda_hint(choice.cuda))
-    flavors = {it.tag.flavor for it in listed if it.tag.flavor}
+    flavors = {one.tag.flavor for one in listed if one.tag.flavor}
     if flavor not in flavors:
         problem = f"nvidia/cuda has no flavor '{flavor}' of {cuda}"
         return CudaImageError("flavor", problem, did_you_mean(flavor, sorted(flavors)))
     if cudnn is not None and flavor == "base":
         problem = f"nvidia/cuda has no '{name(choice)}': base images are without cuDNN"
         return CudaImageError("flavor", problem, "flavors with cuDNN: devel, runtime")
-    systems = {it.tag.os for it in listed if _fits(it, replace(choice, os=it.tag.os or None))}
+    on_any_os = [one for one in listed if _fits(one, replace(choice, os=one.tag.os or None))]
+    systems = {one.tag.os for one in on_any_os}
     if not systems:
-        problem = f"nvidia/cuda has no {_said(cudnn)} for {cuda}"
+        problem = f"nvidia/cuda has no {_cudnn_text(cudnn)} for {cuda}"
         return CudaImageError("cudnn", problem, _cudnn_hint(choice, listed))
     problem = f"nvidia/cuda has no '{name(replace(choice, os=None))}' on '{choice.os or 'ubuntu'}'"
     return CudaImageError("os", problem, did_you_mean(choice.os or "", sorted(systems - {""})))
 
 
 def _cuda_hint(cuda: str) -> str:
-    """What there is nearest to `cuda`: its sisters, else its neighbours in the row of versions."""
+    """The versions nearest to `cuda`: of the same minor version, else those before and after it."""
     if sisters := _series(minor(cuda)):
         return "there is: " + ", ".join(sisters)
-    known = sorted({minor(it) for it in data()["versions"] if it}, key=numbers)
+    known = sorted({minor(version) for version in data()["versions"] if version}, key=numbers)
     if not re.fullmatch(r"\d+(\.\d+)*", cuda):
         return f"a CUDA version is said as in '{known[-1]}'"
     place = bisect(known, numbers(cuda), key=numbers)
@@ -360,23 +369,25 @@ def _cuda_hint(cuda: str) -> str:
 
 
 def _cudnn_hint(choice: CudaChoice, listed: list[Listed]) -> str:
-    here = sorted({it.cudnn for it in listed if it.cudnn}, key=int)
-    has = f"{_cuda_said(choice)} has " + (_said(", ".join(here)) if here else "none")
-    having = [it for it in data()["versions"] if it and _has_cudnn(it, choice.cudnn)]
+    here = sorted({one.cudnn for one in listed if one.cudnn}, key=int)
+    has = f"{_cuda_text(choice)} has " + (_cudnn_text(", ".join(here)) if here else "none")
+    versions = filter(None, data()["versions"])
+    having = [version for version in versions if _has_cudnn(version, choice.cudnn)]
     if not having:
         return f"{has}; a cuDNN is named by its major number"
-    if sisters := [it for it in having if minor(it) == minor(choice.cuda)]:
+    if sisters := [version for version in having if minor(version) == minor(choice.cuda)]:
         return f"{has}; CUDA {', '.join(sisters)} has it"
-    return f"{has}; {_said(choice.cudnn)} is in CUDA {minor(having[0])} to {minor(having[-1])}"
+    cudnn, first, last = _cudnn_text(choice.cudnn), minor(having[0]), minor(having[-1])
+    return f"{has}; {cudnn} is in CUDA {first} to {last}"
 
 
 def _has_cudnn(version: str, cudnn: str | None) -> bool:
-    return any(it.cudnn and cudnn in ("", it.cudnn) for it in _listed(version))
+    return any(one.cudnn and cudnn in ("", one.cudnn) for one in _listed(version))
 
 
-def _cuda_said(choice: CudaChoice) -> str:
+def _cuda_text(choice: CudaChoice) -> str:
     return "any CUDA" if choice.cuda == AUTO else f"CUDA {choice.cuda}"
 
 
-def _said(cudnn: str | None) -> str:
+def _cudnn_text(cudnn: str | None) -> str:
     return f"cuDNN {cudnn}" if cudnn else "cuDNN"

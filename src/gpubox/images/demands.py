@@ -1,7 +1,7 @@
 """What an image asks of a machine: a driver, GPUs that its code was made for, room on the disk.
 
-Of images that are not here the catalogue tells, of one that is here its own variables. Pure;
-whether a machine meets the demands is for `fits` to say.
+An image on the engine says so in its variables; for others the catalogue does. Pure; whether a
+machine meets the demands is for `fits` to say.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from msgspec.structs import replace
 from gpubox.gpus.machine import Capability
 from gpubox.images.catalog import data, minor, numbers, tag_of
 
-# Their makers' own gate is the hook's, which reads these.
+# Variables of an image that NVIDIA's hook reads to decide whether a box of it may start.
 _REQUIRE, _DISABLE, _CUDA = "NVIDIA_REQUIRE_", "NVIDIA_DISABLE_REQUIRE", "CUDA_VERSION"
-# What strconv.ParseBool of Go, in which the hook is written, takes for true.
+# The hook is written in Go, whose strconv.ParseBool takes these for true.
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 
 GEFORCE = ("geforce", "geforcertx", "titan", "titanrtx")
 _PROFESSIONAL = ("unknown", "nvidia", "nvidiartx", "quadro", "quadrortx")
 _VIRTUAL = ("grid", "vapps", "vpc", "vcs", "vws", "cloudgaming")
-_PUBLISHED_RATIO = 0.45  # of an image's size in a registry to that on a disk; seen: 0.4 to 0.5
+_PUBLISHED_RATIO = 0.45  # an image's size in a registry divided by that on disk: 0.4 to 0.5
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
     """What an image asks of a machine.
 
-    `requires` are the conditions that NVIDIA's hook asks of each GPU before it lets a box start;
-    not `sure` are those of which NVIDIA's exceptions for older drivers were not seen, and who
-    `waived` them takes the risk. `cuda` is the toolkit in it (`12.4`); from `least_driver` on its
-    programs run on older drivers, too. `capabilities` are the lowest and the highest that it was
-    made for.
+    `requires` are the conditions that NVIDIA's hook checks on each GPU before it lets a box start;
+    they are not `sure` if NVIDIA's exceptions for older drivers are unknown, and `waived` if a
+    variable switches them off. `cuda` is the toolkit in the image (`12.4`); `least_driver` is the
+    oldest driver on which its programs run. `capabilities` are the lowest and the highest compute
+    capability that it was made for.
     """
 
     cuda: str
@@ -46,7 +46,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generation(NamedTuple):
-    """Of GPUs: `Pascal`; `last_driver` is the last branch of drivers for it, or empty."""
+    """A generation of GPUs, like `Pascal`; `last_driver` is the last branch for it, or empty."""
 
     name: str
     last_driver: str
@@ -60,7 +60,7 @@ class Size(NamedTuple):
 
 
 def of_image(image: str) -> Demand | None:
-    """What is known of an image by its name: of NVIDIA's CUDA images, and of a few others."""
+    """What the catalogue knows by an image's name: NVIDIA's CUDA images, and a few others."""
     if facts := data()["frameworks"].get(image):
         cuda, least, low, high = facts
         return Demand(
@@ -82,39 +82,46 @@ def of_image(image: str) -> Demand | None:
 
 
 def of_variables(variables: Mapping[str, str], image: str) -> Demand | None:
-    """What an image that is here says itself; one of before 2018 by its CUDA's version alone."""
+    """What an image on the engine says in its variables.
+
+    Images from before 2018 say only their CUDA's version, of which the hook makes the condition.
+    """
     known = of_image(image)
     cuda = _cuda_in(variables.get(_CUDA, "")) or (known.cuda if known else "")
-    said = tuple(text for name, text in variables.items() if name.startswith(_REQUIRE) and text)
+    requires = tuple(text for name, text in variables.items() if name.startswith(_REQUIRE) and text)
     if variables.get(_CUDA) and not variables.get(f"{_REQUIRE}CUDA"):
-        said = (*said, f"cuda>={cuda}")
-    cuda = cuda or _cuda_in(" ".join(said))
+        requires = (*requires, f"cuda>={cuda}")
+    cuda = cuda or _cuda_in(" ".join(requires))
     if not cuda:
         return None
     return Demand(
         cuda=cuda,
-        requires=said,
-        sure=known is None or known.sure or said != known.requires,
+        requires=requires,
+        sure=known is None or known.sure or requires != known.requires,
         least_driver=known.least_driver if known else _least_driver(cuda),
         capabilities=known.capabilities if known else _capabilities(cuda),
     )
 
 
 def of_box(image: str, here: Mapping[str, str] | None, own: Mapping[str, str]) -> Demand | None:
-    """What a box asks for, whose `own` variables overrule those of its image if that is `here`,
-    and what the catalogue says of it if not; they may also switch the conditions off."""
+    """What a box asks for.
+
+    Its `own` variables overrule the image's: those `here` on the engine, or if that is None what
+    the catalogue says. NVIDIA_DISABLE_REQUIRE among them waives the conditions.
+    """
     if here is None and (known := of_image(image)):
         here = {f"{_REQUIRE}CUDA": " ".join(known.requires)}
-    said = {**(here or {}), **own}
-    demand = of_variables(said, image)
-    if demand is None or said.get(_DISABLE) not in _TRUE:
+    variables = {**(here or {}), **own}
+    demand = of_variables(variables, image)
+    if demand is None or variables.get(_DISABLE) not in _TRUE:
         return demand
     return replace(demand, requires=(), waived=True)
 
 
 def _least_driver(cuda: str) -> str:
     versions = data()["versions"].items()
-    return next((it["needs"][1] for name, it in versions if name and minor(name) == cuda), "")
+    needs = (facts["needs"] for name, facts in versions if name and minor(name) == cuda)
+    return next((least for _, least, *_ in needs), "")
 
 
 def _cuda_in(text: str) -> str:
@@ -122,8 +129,9 @@ def _cuda_in(text: str) -> str:
     return found[1] if found else ""
 
 
-# From CUDA 12.5 on Tesla's exceptions are those of all but the GeForce family; before, the others
-# have GeForce's, and virtual GPUs none. Read from the archived Dockerfiles of NVIDIA's images.
+# From CUDA 12.5 on, all brands but the GeForce family have Tesla's exceptions for older drivers.
+# Before, professional brands have GeForce's, and virtual GPUs none. This is from the archived
+# Dockerfiles of NVIDIA's images.
 def _requirement(cuda: str, anybody: str, geforce: list[str], tesla: list[str]) -> str:
     """NVIDIA_REQUIRE_CUDA as the image says it: blanks are "or", commas "and"."""
     later = numbers(cuda) >= (12, 5)
@@ -168,13 +176,13 @@ def first_driver(cuda: str) -> str:
 
 def capability_of(model: str) -> Capability | None:
     """The compute capability of a GPU by its name, for drivers that do not tell it."""
-    found = [
+    matches = [
         (len(known), capability)
         for capability, (_, _, models) in data()["capabilities"].items()
         for known in models.split("|")
         if re.search(rf"(?:^|[ -]){re.escape(known)}(?:$|[ -])", model)
     ]
-    return _capability(max(found)[1]) if found else None
+    return _capability(max(matches)[1]) if matches else None
 
 
 def generation(capability: Capability) -> Generation | None:
@@ -186,7 +194,7 @@ def generation(capability: Capability) -> Generation | None:
 
 
 def size(image: str) -> Size | None:
-    """How large an image is: as measured, else as the nearest of its kind that was."""
+    """The size of an image: measured, else that of the most similar CUDA image that was."""
     known = data()["sizes"]
     if image in known:
         return _whole(*known[image])
@@ -204,6 +212,6 @@ def size(image: str) -> Size | None:
 
 
 def _whole(download: float, disk: float) -> Size:
-    """In GB, 0 where only the other one is known."""
+    """A Size from GB; 0 means not known, and is estimated from the other figure."""
     download, disk = download or disk * _PUBLISHED_RATIO, disk or download / _PUBLISHED_RATIO
     return Size(int(download * 1e9), int(disk * 1e9))

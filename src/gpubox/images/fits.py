@@ -31,8 +31,8 @@ def checks(
 ) -> Iterator[Check]:
     """What speaks against an image on these GPUs of a machine.
 
-    `gated` is the way by NVIDIA's hook, which refuses to start what asks for a newer CUDA than the
-    driver's; by CDI it starts, and its programs may fail.
+    `gated`: GPUs come by NVIDIA's hook, which refuses to start an image that asks for a newer CUDA
+    than the driver's. By CDI it starts, and its programs may fail.
     """
     yield from _of_the_driver(image, demand, machine, gpus, gated)
     yield from _of_the_gpus(image, demand, gpus, machine.sound)
@@ -49,7 +49,7 @@ def _of_the_driver(
     told = f"the driver here, {machine.driver}, knows CUDA {cuda_of(machine)}"
     if barred and gated:
         passing = [gpu for gpu in gpus if gpu not in barred]
-        unmet = next(it for it in demand.requires if not satisfied(it, machine, barred[0]))
+        unmet = next(each for each in demand.requires if not satisfied(each, machine, barred[0]))
         if not (asked := _CUDA_WAY.search(unmet)):
             yield _of_another_condition(image, unmet, machine, barred, passing)
             return
@@ -75,7 +75,7 @@ def _of_the_driver(
         )
 
 
-_CUDA_WAY = re.compile(r"(?:^|\s)cuda>=([\d.]+)(?!\S)")  # alone, as NVIDIA's own images ask
+_CUDA_WAY = re.compile(r"(?:^|\s)cuda>=([\d.]+)(?!\S)")  # not joined to another condition
 _WITHOUT_THE_HOOK = "; or add -e NVIDIA_DISABLE_REQUIRE=1: most of its programs run on this driver"
 
 
@@ -98,19 +98,19 @@ def _of_another_condition(
 
 
 def _runs(demand: Demand, machine: Machine) -> bool:
-    """Whether the driver is as new as the toolkit, or as its compatible ones of one major CUDA."""
+    """Whether the driver knows the toolkit's CUDA, or is one of the older ones that run it too."""
     knows = cuda_of(machine)
     as_new = not knows or not demand.cuda or numbers(knows) >= numbers(demand.cuda)
     return as_new or _at_least(machine.driver, _least_driver(demand))
 
 
 def _least_driver(demand: Demand) -> str:
-    """Before CUDA 11 each version needs its own."""
+    """The oldest driver for its programs; before CUDA 11 the first that knows its version."""
     return demand.least_driver or demands.first_driver(demand.cuda)
 
 
 def _comes_with_driver(demand: Demand, gpus: Sequence[Gpu]) -> bool:
-    """NVIDIA's images bring a newer libcuda along, which works on all but the GeForce family."""
+    """Whether the image's own, newer libcuda works: NVIDIA's images bring one, not for GeForce."""
     return bool(demand.requires) and not any(gpu.brand in GEFORCE for gpu in gpus)
 
 
@@ -126,9 +126,9 @@ def _met(demand: Demand, machine: Machine, gpu: Gpu | None) -> bool:
 
 
 def satisfied(condition: str, machine: Machine, gpu: Gpu | None) -> bool:
-    """NVIDIA's little language: blanks are "or", commas "and"; what is not known is met.
+    """Whether a GPU meets a condition in NVIDIA's notation: blanks are "or", commas "and".
 
-    As libnvidia-container evaluates it, for each GPU of the box.
+    As libnvidia-container evaluates it. What cannot be known here counts as met.
     """
     known = {
         "cuda": cuda_of(machine),
@@ -141,17 +141,17 @@ def satisfied(condition: str, machine: Machine, gpu: Gpu | None) -> bool:
 
 
 def _holds(term: str, known: dict[str, str]) -> bool:
-    found = re.fullmatch(r"(\w+)([<>=!]+)(\S+)", term)
-    if not found or found[1].lower() not in known or found[2] not in _COMPARE:
+    match = re.fullmatch(r"(\w+)([<>=!]+)(\S+)", term)
+    if not match or match[1].lower() not in known or match[2] not in _COMPARE:
         return True  # the hook will say that it does not understand it
-    value, compare = known[found[1].lower()], _COMPARE[found[2]]
+    value, compare, bound = known[match[1].lower()], _COMPARE[match[2]], match[3]
     if not value:
         return True
-    if found[1].lower() == "brand":
-        return bool(compare(value.lower(), found[3].lower()))
-    if not _is_version(value) or not _is_version(found[3]):
+    if match[1].lower() == "brand":
+        return bool(compare(value.lower(), bound.lower()))
+    if not _is_version(value) or not _is_version(bound):
         return True
-    return bool(compare(*_alike(numbers(value), numbers(found[3]))))
+    return bool(compare(*_alike(numbers(value), numbers(bound))))
 
 
 def _is_version(text: str) -> bool:
@@ -159,7 +159,7 @@ def _is_version(text: str) -> bool:
 
 
 def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of one length, for 12 is 12.0."""
+    """Both at one length, because 12 is 12.0."""
     longest = max(len(one), len(other))
     fill = (0,) * longest
     return (one + fill)[:longest], (other + fill)[:longest]
@@ -170,7 +170,7 @@ def _at_least(driver: str, least: str) -> bool:
 
 
 def _newer_driver(driver: str, machine: Machine, gpus: Sequence[Gpu]) -> str:
-    """What to do: another image at once; a driver, if there is one for these GPUs."""
+    """The fix: another image, or a newer driver if these GPUs are not too old for it."""
     instead = f"take CUDA {cuda_of(machine)} or older: gpubox images lists what runs here"
     for gpu in gpus:
         made = _generation(gpu)
@@ -218,7 +218,7 @@ def _too_old(demand: Demand, gpus: Sequence[Gpu]) -> list[Gpu]:
 
 
 def _newer(gpus: Sequence[Gpu], highest: Capability) -> str:
-    """Code runs on what is newer only within one major capability."""
+    """What happens on GPUs newer than the image: its code runs only within one major capability."""
     if all((capability(gpu) or highest)[0] == highest[0] for gpu in gpus):
         return f"code made for {_text(highest)} is what runs"
     return "programs fail, or are compiled for minutes when they first start"
@@ -259,14 +259,14 @@ def _listed(gpus: Sequence[Gpu | None]) -> str:
 
 
 class Choice(NamedTuple):
-    """The image that was taken of several, and who runs it; empty where it is the first one."""
+    """The image that was chosen; `why` says what runs it, empty if it is the first of several."""
 
     image: str
     why: str
 
 
 def choose(images: Sequence[str], machine: Machine | None, gpus: Sequence[Gpu]) -> Choice:
-    """The first image that fits without a doubt; else one that may, or with a newer driver."""
+    """The first of the images about which there is the least doubt, even if that is IMPOSSIBLE."""
     if machine is None or len(images) == 1:
         return Choice(images[0], "")
     doubts = {image: doubt(image, machine, gpus) for image in images}
@@ -279,7 +279,7 @@ def choose(images: Sequence[str], machine: Machine | None, gpus: Sequence[Gpu]) 
     return Choice(best, f"driver {machine.driver} (CUDA {cuda_of(machine)}) runs{on}")
 
 
-IMPOSSIBLE = 2  # or worse: a driver may be updated, a GPU stays what it is
+IMPOSSIBLE = 2  # with this driver; one more with this GPU, which no update changes
 
 
 def least_doubt(images: Sequence[str], machine: Machine, gpus: Sequence[Gpu]) -> int:
@@ -287,11 +287,13 @@ def least_doubt(images: Sequence[str], machine: Machine, gpus: Sequence[Gpu]) ->
 
 
 def doubt(image: str, machine: Machine, gpus: Sequence[Gpu]) -> int:
-    """How doubtful an image is on GPUs by its name: 0, 1 where it may run, or IMPOSSIBLE."""
+    """How doubtful an image is on GPUs, by its name: 0, 1 if it may run, IMPOSSIBLE or more."""
     demand = demands.of_image(image)
-    found = list(checks(image, demand, machine, gpus)) if demand else []
-    return max((_weight(check) for check in found), default=0)
+    against = checks(image, demand, machine, gpus) if demand else ()
+    return max((_weight(check) for check in against), default=0)
 
 
 def _weight(check: Check) -> int:
-    return (IMPOSSIBLE + (check.id == GPU)) if check.stops else 1
+    if not check.stops:
+        return 1
+    return IMPOSSIBLE + 1 if check.id == GPU else IMPOSSIBLE

@@ -1,6 +1,7 @@
-"""Docker Hub, asked over HTTP without an engine: which tags there are, their sizes, the pull limit.
+"""Asks Docker Hub over HTTP, without an engine: which tags there are, their sizes, the pull limit.
 
-What cannot be asked is not known, and never "missing". Knows no engine, no images and no logins.
+A question without an answer raises HubUnknown, and never means that something is missing. Knows no
+engine, no images and no logins.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 from gpubox import __version__
 from gpubox.errors import GpuboxError, why
 
-SECONDS = 5  # for one answer, name server and all
+SECONDS = 5  # for one answer, including the look-up of names
 _MOST_BYTES = 8 << 20  # of one answer; a page of a hundred tags has some hundred kilobytes
 _PAGE = 100  # tags, the most that the Hub gives at once
 _PAGES = 5
@@ -42,7 +43,7 @@ _MANIFESTS = ", ".join(
 
 
 class HubUnknown(GpuboxError):
-    """The Hub does not tell; `reason` says why."""
+    """The Hub gave no answer that can be used; `reason` says why."""
 
     def __init__(self, about: str, reason: str, hint: str = "") -> None:
         super().__init__(f"Docker Hub tells nothing of {about}: {reason}", hint)
@@ -50,7 +51,7 @@ class HubUnknown(GpuboxError):
 
 
 class HubBusy(HubUnknown):
-    """It was asked too often from here; `wait` is how many seconds it wants, if it says so."""
+    """The Hub was asked too often from here; `wait` is the seconds that it wants, if it says so."""
 
     def __init__(self, about: str, host: str, wait: int | None) -> None:
         again = "" if wait is None else f", again in {_span(wait)}"
@@ -63,7 +64,7 @@ class HubBusy(HubUnknown):
 
 
 class Addresses(msgspec.Struct, frozen=True):
-    """Where the Hub's tags are told, tokens are given, and manifests lie."""
+    """The Hub's three hosts: for facts on tags, for tokens, and for manifests."""
 
     tags: str
     tokens: str
@@ -76,9 +77,9 @@ DOCKERS = Addresses(
 
 
 class HubTag(msgspec.Struct, frozen=True, kw_only=True):
-    """A tag: what each architecture has to download, in bytes, and when it was last pushed.
+    """A tag: the bytes to download for each architecture, and when it was last pushed.
 
-    `sizes` speaks of Linux, like {"amd64": 2920000000, "arm/v7": 1}; `pushed` is the Hub's ISO
+    `sizes` is for Linux alone, like {"amd64": 2920000000, "arm/v7": 1}; `pushed` is the Hub's ISO
     time. What the Hub leaves out is empty.
     """
 
@@ -129,7 +130,7 @@ def tag(repository: str, name: str, at: Addresses | None = None) -> HubTag | Non
 
 
 def _must_show(about: str, url: str, repository: str) -> None:
-    """What is in a private repository is answered as what is nowhere."""
+    """Raise if the Hub does not show the repository: it answers 404 for a private one, too."""
     answer = _asked(about, url)
     _object(about, url, answer)
     if answer.status == 404:
@@ -181,7 +182,7 @@ def _full(repository: str) -> str:
 
 
 def _counted(header: str) -> tuple[int | None, int | None]:
-    """`100;w=21600` is a hundred in six hours."""
+    """The number and the seconds of a limit: `100;w=21600` is a hundred in six hours."""
     match = re.match(r"\s*(\d+)\s*(?:;\s*w=(\d+))?", header)
     if not match:
         return None, None
@@ -199,7 +200,7 @@ def _pages(repository: str, url: str, base: str) -> Iterator[HubTag]:
             found = _object(about, url, answer)
         except HubUnknown:
             if number:
-                return  # the pages before must do
+                return  # the pages before are enough
             raise
         if answer.status == 404:
             return
@@ -211,7 +212,7 @@ def _pages(repository: str, url: str, base: str) -> Iterator[HubTag]:
         following = found.get("next")
         if not isinstance(following, str) or not following:
             return
-        # the Hub names itself there, also to those who ask it through another address
+        # the Hub names its own host there, even if it was asked at another address
         url = re.sub(r"^(https?://[^/]*)?/*", f"{base}/", following)
 
 
@@ -230,7 +231,7 @@ def _tag(about: str, url: str, found: object) -> HubTag:
 def _sizes(images: list[Any]) -> Iterator[tuple[str, int]]:
     for image in images:
         if not isinstance(image, dict) or image.get("os") != "linux":
-            continue  # also what is no image, like a builder's attestation: its system is unknown
+            continue  # this includes builders' attestations, whose system is "unknown"
         kind, variant = _text(image.get("architecture")), _text(image.get("variant"))
         size = image.get("size")
         if kind and isinstance(size, int) and size > 0:
@@ -254,7 +255,7 @@ def _object(about: str, url: str, answer: _Answer) -> dict[str, Any]:
         found = json.loads(answer.body)
     except (ValueError, RecursionError):
         found = None
-    # a gateway says 404 of itself, and the Hub of an address that it no longer has
+    # gateways answer 404 of their own, as does the Hub for an address that it has given up
     denied = answer.status == 404 and not re.search(rb"(?i)(?<!page )not found", answer.body)
     if not isinstance(found, dict) or denied:
         start = " ".join(answer.body[:200].decode("utf-8", "replace").split())[:40]
@@ -276,7 +277,7 @@ def _no_hub(about: str, url: str, what: str) -> HubUnknown:
 def _asked(
     about: str, url: str, method: str = "GET", headers: Mapping[str, str] | None = None
 ) -> _Answer:
-    """The answer, where the Hub has given one: with 200, or with 404."""
+    """The Hub's answer if its status is 200 or 404; all else raises HubUnknown."""
     request = urllib.request.Request(url, method=method, headers=dict(headers or {}))
     request.add_header("User-Agent", f"gpubox/{__version__}")
     try:
@@ -289,23 +290,27 @@ def _asked(
 
 
 def _within(seconds: float, request: urllib.request.Request) -> _Answer:
-    """The answer, if it comes in time; neither name servers nor slow bytes hold us longer."""
-    ends = queue.SimpleQueue[_Answer | Exception]()
+    """The answer, or a TimeoutError after so many seconds.
+
+    A thread asks, because urllib's own timeout ends neither the look-up of a name nor an answer
+    that comes byte by byte.
+    """
+    results = queue.SimpleQueue[_Answer | Exception]()
 
     def fetch() -> None:
         try:
-            ends.put(_fetch(request))
+            results.put(_fetch(request))
         except Exception as error:
-            ends.put(error)
+            results.put(error)
 
     threading.Thread(target=fetch, daemon=True).start()
     try:
-        end = ends.get(timeout=seconds)
+        result = results.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError from None
-    if isinstance(end, Exception):
-        raise end
-    return end
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _fetch(request: urllib.request.Request) -> _Answer:
@@ -318,15 +323,15 @@ def _fetch(request: urllib.request.Request) -> _Answer:
         body = b"" if request.get_method() == "HEAD" else answer.read(_MOST_BYTES + 1)
         if len(body) > _MOST_BYTES:
             raise OverflowError
-        given = {name.lower(): value for name, value in answer.headers.items()}
-        whole = given.get("content-length", "")
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        whole = headers.get("content-length", "")
         if request.get_method() == "GET" and whole.isdigit() and len(body) < int(whole):
             raise http.client.IncompleteRead(body)
-        return _Answer(answer.status, given, body)
+        return _Answer(answer.status, headers, body)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """The method stays what it was, and a token stays with the host it was given for."""
+    """A redirect keeps the method, and takes no token to another host."""
 
     def redirect_request(self, req: Any, *rest: Any) -> urllib.request.Request | None:
         following = super().redirect_request(req, *rest)
@@ -343,7 +348,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _reason(error: Exception, url: str) -> str:
-    host, first = _host(url), _host(_proxy(url) or url)  # the one that is spoken to
+    host, first = _host(url), _host(_proxy(url) or url)  # first: whom we connect to
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     match cause:
         case TimeoutError():
@@ -366,7 +371,7 @@ def _reason(error: Exception, url: str) -> str:
 
 
 def _way_there(url: str) -> str:
-    """Whom we asked, or should have asked."""
+    """The hint: through which proxy we asked, or how to name one."""
     variable = f"{url.partition(':')[0].upper()}_PROXY"
     if proxy := _proxy(url):
         return f"it is asked through the proxy {_host(proxy)}, which {variable} names"
@@ -374,7 +379,7 @@ def _way_there(url: str) -> str:
 
 
 def _proxy(url: str) -> str:
-    """The address of the one that stands between, or nothing."""
+    """The address of the proxy for this URL, or empty."""
     proxy = urllib.request.getproxies().get(url.partition(":")[0], "")
     return "" if urllib.request.proxy_bypass(_host(url)) else proxy
 
@@ -402,7 +407,7 @@ def _refused(about: str, url: str, answer: _Answer) -> HubUnknown:
 
 
 def _wait(headers: Mapping[str, str]) -> int | None:
-    """Seconds until the next question: told as such, as a moment, or as the limit's renewal."""
+    """Seconds until the next question, from a header that has seconds, a Unix time or a date."""
     for name in ("retry-after", "x-retry-after", "x-ratelimit-reset"):
         value = headers.get(name, "").strip()
         if re.fullmatch(r"\d{1,12}", value):

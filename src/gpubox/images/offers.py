@@ -1,6 +1,6 @@
-"""Which images there are to run: those of the engine and NVIDIA's, each with what is known of it.
+"""Lists the images that there are to run, the engine's and NVIDIA's, with what is known of each.
 
-Pure: what the engine has and the machine come in, a list to choose from comes out.
+Pure: the engine's images and the machine come in, a list to choose from comes out.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Here(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """One image. `name` is what to type for it; `when` goes with `state`: listed or deleted then.
+    """One image. `name` is what to type for it; `when` is the time of its `state`, as in a Listed.
 
-    `size` is bytes, and only of what is `local`; where no engine answered that is None.
+    `local` is None if no engine answered; `size` is the bytes on its disk if the image is there.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choices(here: Mapping[str, Here] | None, machine: Machine | None) -> Iterator[Offer]:
-    """What the engine has, then one good image for each CUDA that there is or was."""
+    """The engine's images, then one to recommend for each CUDA that there is or was."""
     judge = _judge(machine)
     shown = set(here or ())
     for image, local in (here or {}).items():
@@ -62,7 +62,7 @@ def choices(here: Mapping[str, Here] | None, machine: Machine | None) -> Iterato
 
 
 def all_of(here: Mapping[str, Here] | None, machine: Machine | None) -> Iterator[Offer]:
-    """What the engine has, then every tag of NVIDIA's."""
+    """The engine's images, then every tag of NVIDIA's."""
     judge = _judge(machine)
     for image, local in (here or {}).items():
         yield _of_here(image, local, judge)
@@ -72,8 +72,8 @@ def all_of(here: Mapping[str, Here] | None, machine: Machine | None) -> Iterator
 
 
 def matching(offers: Iterable[Offer], words: Sequence[str]) -> list[Offer]:
-    """Those that fit every word: a name's parts (`cuda12.4-cudnn`, `8.0`, `ubuntu22.04`), a state,
-    `local`, or any part of the image."""
+    """The offers that fit every word: a name's parts (`cuda12.4-cudnn`, `8.0`, `ubuntu22.04`), a
+    state, `local`, or any piece of the image's name."""
     parts = [part for word in words for part in _parts(word)]
     return [offer for offer in offers if all(_fits(offer, part) for part in parts)]
 
@@ -153,7 +153,7 @@ def _by_image() -> dict[str, Listed]:
 
 
 def _good(cuda: str) -> tuple[CudaChoice, str]:
-    """One with cuDNN, where such an image was heard of."""
+    """The image to recommend for a CUDA: one with cuDNN, if there ever was such an image."""
     with suppress(CudaImageError):
         choice = CudaChoice(cuda, "")
         if (image := catalog.image(choice)) in _by_image():
@@ -162,7 +162,10 @@ def _good(cuda: str) -> tuple[CudaChoice, str]:
 
 
 def _judge(machine: Machine | None) -> Judge:
-    """Whether a machine runs an image, and why not; the same for all images of one `key`."""
+    """A function that says whether a machine runs an image, and why not.
+
+    It judges once for each `key`, since images with one key make the same demands.
+    """
     known: dict[str, tuple[Runs, str]] = {}
 
     def judge(key: str, demand: Demand | None) -> tuple[Runs, str]:
@@ -176,7 +179,7 @@ def _judge(machine: Machine | None) -> Judge:
 
 
 def _verdict(image: str, demand: Demand, machine: Machine) -> tuple[Runs, str]:
-    """On all GPUs; where not all of several run it, which do."""
+    """Whether all GPUs run an image; if only some of several do, the reason names these."""
     ways: list[tuple[Gpu, ...]] = [(gpu,) for gpu in machine.sound]
     each = {gpus: list(fits.checks(image, demand, machine, gpus)) for gpus in ways or [()]}
     fine = [str(gpu.index) for gpus, found in each.items() if not found for gpu in gpus]

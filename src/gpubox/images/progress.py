@@ -1,4 +1,4 @@
-"""Pulls' events, added up: what each layer, each image and all together have got so far.
+"""Adds up pulls' events: how much of each layer, of each image and of all together has come.
 
 Pure: events in, figures out, which never fall. Knows no engine and no screen.
 """
@@ -19,29 +19,29 @@ Event = Mapping[str, Any]
 
 _RATE_SECONDS = 5  # over which a rate is taken
 _USUAL_LAYER, _USUAL_IMAGE = 10_000_000, 100_000_000  # bytes
-_LAST_PART = 0.01  # of a bar, kept until the end: there may be more than is known
+_LAST_PART = 0.01  # of a bar, kept until the end: there may be more layers than are known
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A pull begins, of an image by the name that the engine knows."""
+    """A pull has begun; `source` is the name that the engine pulls."""
 
     source: str
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """Something that the person must know of a pull that goes on."""
+    """A warning about a pull that goes on."""
 
     sentence: str
 
 
 class Pulled(msgspec.Struct, frozen=True):
-    """A pull has succeeded. One that is not `new` was here already, and up to date."""
+    """A pull has succeeded. If it is not `new`, the image was here already, and up to date."""
 
     seconds: float
     new: bool
 
 
-# Of which image, and what; None where nothing has happened for a moment.
+# An image, and what happened to its pull; None if nothing has happened for a moment.
 News = tuple[str, Event | Begun | Warned | Pulled | GpuboxError] | None
 
 
@@ -84,8 +84,8 @@ class Layer:
     phase: Phase = Phase.WAITING
     note: str = ""
     here_before: bool = False
-    lost: bool = False  # with its pull, which has failed
-    attempt: tuple[int, int] = (0, 0)  # bytes and total since the last cut
+    lost: bool = False  # its pull has failed
+    attempt: tuple[int, int] = (0, 0)  # the engine's bytes and total since the last broken download
 
     @property
     def size(self) -> int:
@@ -93,7 +93,7 @@ class Layer:
 
     @property
     def unknown(self) -> bool:
-        """Whether it is still to come, and nobody knows how much."""
+        """Whether it is still to come, and its size is not known."""
         return not self.total and self.phase < Phase.DOWNLOADED
 
     def add(self, status: str, detail: Mapping[str, Any]) -> None:
@@ -111,10 +111,10 @@ class Layer:
     def _download(self, current: int, total: int) -> None:
         before, attempt = self.attempt
         again = current < before or total != attempt
-        # after a cut the engine's total is what is left, not what there is
+        # after a broken download the engine's total is what was left then, not the whole layer
         self.total = max(self.total, total, self.done if total else 0)
         if total and current >= total:
-            # Docker says so of a layer that is cut, too: what comes next tells which it is
+            # Docker also says so when a download breaks: the next event tells which it was
             self.attempt = (0 if again else before, total)
             return
         self.fetched += current if again else current - before
@@ -123,7 +123,7 @@ class Layer:
         self.done = max(self.done, min(self.total or reached, reached))
 
     def _complete(self, status: str, phase: Phase, current: int, total: int) -> None:
-        """It is all here, whether its last bytes were told or not."""
+        """The whole layer is here, whether the engine reported its last bytes or not."""
         if status.startswith("Already exists") and not self.fetched:
             self.here_before = True
             self.total = self.extracted = self.done
@@ -142,7 +142,7 @@ class Layer:
 
 
 def _bytes(detail: Mapping[str, Any], key: str) -> int:
-    """A figure of an event; what is told in seconds is none."""
+    """An event's bytes, or 0: a figure with `units` counts seconds."""
     return max(0, int(detail.get(key) or 0)) if not detail.get("units") else 0
 
 
@@ -160,7 +160,7 @@ class Progress:
             self.layers.setdefault(str(name), Layer()).add(status, detail)
 
     def give_up(self) -> None:
-        """What has not come will not."""
+        """The pull has failed: layers that have not come yet will not come."""
         for layer in self.layers.values():
             if layer.phase != Phase.DONE:
                 layer.total, layer.phase, layer.lost = layer.done, Phase.DONE, True
@@ -168,10 +168,11 @@ class Progress:
 
 @dataclass
 class Share:
-    """How much of a work is done, from 0 to 1, while how much there is comes out one by one.
+    """How much of some work is done, from 0 to 1, while its whole becomes known only bit by bit.
 
-    The rest of the bar is the rest of the work: what is done shortens it in proportion, and news
-    of more work does not. So it never falls, and where all is known it is the plain fraction.
+    The rest of the bar stands for the rest of the work: work that is done shortens it in
+    proportion, and work that turns up does not lengthen it. So the value never falls; if all is
+    known from the beginning it is the plain fraction.
     """
 
     _rest: float = 1.0
@@ -198,7 +199,7 @@ class Pulls:
         self.under_way: dict[str, str] = {}  # images that have begun, and where they come from
         self.downloaded, self.unpacked = Share(), Share()
         self._silent = set(self.images)  # images of which no layer is known
-        self._first: dict[str, str] = {}
+        self._first: dict[str, str] = {}  # for each layer the image that it counts for
 
     def begin(self, image: str, source: str) -> None:
         self.under_way[image] = source
@@ -226,7 +227,7 @@ class Pulls:
             self.downloaded.finish()
 
     def fetched(self, image: str) -> int:
-        """Bytes that came over the network for an image, and for none before it."""
+        """Bytes fetched for an image; a layer counts for the first image that has it."""
         layers = self.images[image].layers.items()
         return sum(layer.fetched for name, layer in layers if self._first[name] == image)
 
@@ -238,15 +239,15 @@ class Pulls:
         return sum(self.fetched(image) for image in self.images)
 
     def whole(self) -> Whole:
-        found: dict[str, Layer] = {}
+        layers: dict[str, Layer] = {}
         for progress in self.images.values():
             for name, layer in progress.layers.items():
-                found[name] = _either(found[name], layer) if name in found else layer
-        return Whole(found)
+                layers[name] = _either(layers[name], layer) if name in layers else layer
+        return Whole(layers)
 
 
 def _either(one: Layer, other: Layer) -> Layer:
-    """A layer that two pulls wait for, as the one knows it that knows more."""
+    """A layer that two pulls have, with what the better informed of them knows."""
     latest = max(one, other, key=lambda layer: (not layer.lost, layer.phase, layer.done))
     return Layer(
         done=max(one.done, other.done),
@@ -272,7 +273,7 @@ class Whole:
 
     @property
     def total(self) -> int:
-        """As far as it is known."""
+        """The bytes of all layers, as far as they are known."""
         return sum(layer.size for layer in self.layers.values())
 
     @property
@@ -285,9 +286,9 @@ class Whole:
 
     @property
     def extracts(self) -> bool:
-        """Whether the engine tells of what becomes of the layers that are here."""
-        told = (layer for layer in self.layers.values() if not layer.here_before | layer.lost)
-        return any(layer.phase >= Phase.EXTRACTING for layer in told)
+        """Whether the engine reports that it extracts layers; not every engine does."""
+        new = (layer for layer in self.layers.values() if not (layer.here_before or layer.lost))
+        return any(layer.phase >= Phase.EXTRACTING for layer in new)
 
     @property
     def to_download(self) -> float:
@@ -300,9 +301,9 @@ class Whole:
 
     @property
     def _unknown(self) -> float:
-        """A guess at the layers that nobody knows: each like the mean of the others.
+        """A guess at the bytes of layers whose size is not known: each is the mean of the others.
 
-        The first that are known may be small ones, so some usual layers are among them.
+        The first ones known may be small, so three layers of usual size count among them.
         """
         known = [layer.size for layer in self.layers.values() if layer.total]
         mean = (sum(known) + 3 * _USUAL_LAYER) / (len(known) + 3)

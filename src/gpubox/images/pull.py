@@ -1,7 +1,7 @@
-"""Images that the engine has not got: where they come from, and how they get here, several at once.
+"""Pulls images, several at once, from the registry that a profile names or from their own.
 
-Knows the order of things and what to say of an image that is not to be had; the engine pulls, the
-screen is the caller's.
+Says why one cannot be had. The engine does the pulling; what the person sees is the caller's
+screen, which this module does not know.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpubox.engine.faults import EngineSaid
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.images.progress import Begun, Event, News, Pulled, Warned
 
-_MOMENT = 0.1  # seconds without news, after which a screen may want to move
+_MOMENT = 0.1  # seconds without news, after which the screen gets a turn to move
 
 Said = Event | Begun | Warned | Pulled
 
@@ -36,7 +36,7 @@ class Screen(Protocol):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An image that is wanted, and by which name it is pulled."""
+    """An image that is wanted; `source` is the name by which it is pulled."""
 
     image: str
     source: str
@@ -49,22 +49,22 @@ def get(engine: Engine, image: str, registry: str | None, screen: Screen) -> Non
 
 
 def get_all(engine: Engine, orders: Sequence[Order], screen: Screen) -> list[str]:
-    """Pull all at once. The images that have come; the screen is told why others have not."""
+    """Pull all at once; returns the images that came. The screen is told why others did not."""
     with _Pulls(engine, orders) as pulls:
         screen.pulling([order.image for order in orders], pulls.news())
     return pulls.here
 
 
 def distinct(images: Iterable[str]) -> list[str]:
-    """Images; one that is named twice, however it is spelt, only once."""
-    found: dict[str, str] = {}
+    """The images, each once even if it is named twice in different spellings."""
+    by_reference: dict[str, str] = {}
     for image in images:
-        found.setdefault(str(values.reference(image)), image)
-    return list(found.values())
+        by_reference.setdefault(str(values.reference(image)), image)
+    return list(by_reference.values())
 
 
 def order(image: str, registry: str | None) -> Order:
-    """Docker Hub's images come through the `registry`, if there is one."""
+    """How to pull an image: through the `registry` if it is Docker Hub's, else directly."""
     reference = values.reference(image)
     if not registry or reference.registry:
         return Order(image, image)
@@ -82,7 +82,7 @@ def order(image: str, registry: str | None) -> Order:
 
 
 def _explained(refusal: EngineSaid, image: str) -> EngineError:
-    """A refusal, or where the image has been deleted from the Hub that."""
+    """The engine's refusal; if the image was deleted from the Hub, an error that says so."""
     absent = faults.is_image_absent(refusal.text) or faults.is_image_denied(refusal.text)
     gone = of_deletion(image) if absent else None
     return EngineError(gone.evidence, gone.fix) if gone else refusal
@@ -96,10 +96,10 @@ def missing(image: str) -> EngineError:
 
 
 class _Pulls:
-    """Each order in a thread, on a connection of its own.
+    """Pulls each order in a thread, on a connection of its own.
 
-    Who leaves early, by Ctrl-C, leaves no image between its two names; the engine gives up the
-    rest when this process ends.
+    Leaving early, by Ctrl-C, first lets a thread finish renaming its image, so that none stays
+    with the registry's name; the engine gives up the other pulls when this process ends.
     """
 
     def __init__(self, engine: Engine, orders: Sequence[Order]) -> None:
@@ -114,7 +114,7 @@ class _Pulls:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._naming.acquire()  # and no thread will any more
+        self._naming.acquire()  # never released: from now on no thread begins to rename an image
 
     def news(self) -> Iterator[News]:
         """What the threads tell, until all have ended."""
@@ -129,14 +129,15 @@ class _Pulls:
                 self.here.append(image)
             elif isinstance(said, BaseException) and not isinstance(said, GpuboxError):
                 raise said
-            running -= isinstance(said, Pulled | GpuboxError)
+            if isinstance(said, Pulled | GpuboxError):
+                running -= 1
             yield image, said
 
     def _work(self, order: Order) -> None:
         said: Pulled | BaseException
         try:
             said = self._pull(order, partial(self._tell, order.image))
-        except BaseException as error:  # all are raised again, where they are seen
+        except BaseException as error:  # `news` raises it in the main thread, where it is seen
             said = error
         self._inbox.put((order.image, said))
 
@@ -155,7 +156,7 @@ class _Pulls:
             for event in events:
                 tell(event)
         except EngineSaid as refusal:
-            # unless somebody who pulled it too has named it, and so has taken it away under us
+            # it failed, unless another gpubox pulled and renamed the same image in the meantime
             if engine.image(order.image) in (None, before):
                 raise _explained(refusal, order.image) from refusal
         if order.source != order.image:

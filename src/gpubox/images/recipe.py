@@ -1,7 +1,7 @@
-"""How a deleted `nvidia/cuda` image is made again: its name becomes a Dockerfile of our own.
+"""Turns the name of a deleted `nvidia/cuda` image into a Dockerfile that makes it again.
 
-Pure. Which packages in which versions stands in data/packages.json (made by scripts/catalog.py),
-read when first asked for. Knows no engine and no profiles.
+Pure. Packages and their versions are in data/packages.json (made by scripts/catalog.py), read when
+first needed. Knows no engine and no profiles.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NVIDIA = "https://developer.download.nvidia.com/compute"
 # Not `gpubox.version`: containers inherit an image's labels, and that one makes a box of them.
 BUILT_FROM, BUILT_BY = "gpubox.built-from", "gpubox.built-by"
 BASE_NAME = "org.opencontainers.image.base.name"
-MACHINES = ("x86_64", "amd64")  # as Docker and Podman spell the one that the packages are for
+MACHINES = ("x86_64", "amd64")  # the one that the packages are for, as Docker and Podman spell it
 
-_FLAVORS = ("base", "runtime", "devel")  # each one has all of those before it
+_FLAVORS = ("base", "runtime", "devel")  # each includes those before it
 _PATH = (
     "/usr/local/nvidia/bin:/usr/local/cuda/bin"
     ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,9 +38,9 @@ _FORGET = "apt-get clean && rm -rf /var/lib/apt/lists/*"
 _URL = re.compile(r"https?://[\w.:\[\]-]+(?:/[\w.~%+/-]*)?", re.ASCII)
 
 
-# NVIDIA changed its key in April 2022 and signed the repositories that still grow with the new one,
-# but not those of machine learning; of ubuntu1710 nobody has said. So either is trusted, as far as
-# it lies beside the packages.
+# NVIDIA changed its key in April 2022: the new one signs the repositories that still grow, but not
+# those of machine learning; for ubuntu1710 it is not documented. So whichever of the two lies
+# beside the packages is trusted.
 _KEYS = {
     "3bf863cc": "EB693B3035CD5710E231E123A4B469963BF863CC",
     "7fa2af80": "AE09FE4BBD223A84B2CCFCE3F60F4B3D7FA2AF80",
@@ -49,7 +49,7 @@ _LISTS = {"cuda": "cuda", "machine-learning": "nvidia-ml"}  # as in NVIDIA's ima
 
 
 class Group(NamedTuple):
-    """Packages that come together: of one flavor and addon, from one repository."""
+    """Packages of one flavor and addon, from one repository; `pins` are their versions."""
 
     flavor: str
     addon: str
@@ -65,7 +65,7 @@ class Step(NamedTuple):
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """All that a build takes. `base` is the image it starts from."""
+    """All that a build needs. `base` is the image it starts from, `mirror` a URL for packages."""
 
     image: str
     base: str
@@ -125,17 +125,17 @@ def check_machine(architecture: str) -> None:
 
 @cache
 def _data() -> dict[str, dict[str, tuple[Group, ...]]]:
-    """By CUDA and by OS; the first OS is the one that a tag without any means."""
+    """The packages by CUDA and by OS; the first OS is the one that a tag without any means."""
     file = Path(__file__).with_name("data") / "packages.json"
-    found: dict[str, dict[str, tuple[Group, ...]]] = {}
+    by_cuda: dict[str, dict[str, tuple[Group, ...]]] = {}
     for name, groups in json.loads(file.read_text(encoding="utf-8")).items():
         cuda, os = name.split()
-        found.setdefault(cuda, {})[os] = tuple(Group(*group) for group in groups)
-    return found
+        by_cuda.setdefault(cuda, {})[os] = tuple(Group(*group) for group in groups)
+    return by_cuda
 
 
 def _tag(image: str) -> Tag:
-    """The parts of a name whose image can be made."""
+    """The parts of an image's tag; raises UsageError if the image cannot be made."""
     try:
         reference = values.reference(image)
     except ValueError as error:
@@ -166,10 +166,10 @@ def _possible(tag: Tag, image: str) -> Tag:
             f"gpubox build makes images of CUDA {_listed(_data())}, and {image} is none",
             f"for new code: gpubox run {catalog.successor(f'nvidia/cuda:{tag}')}",
         )
-    groups = [group for found in systems.values() for group in found]
+    groups = [group for of_os in systems.values() for group in of_os]
     flavors = {group.flavor for group in groups}
     if tag.flavor not in flavors:
-        there = _listed(it for it in _FLAVORS if it in flavors)
+        there = _listed(flavor for flavor in _FLAVORS if flavor in flavors)
         raise UsageError(f"CUDA {tag.cuda} has no flavor '{tag.flavor}'", f"there is: {there}")
     if tag.addon and tag.flavor == "base":
         raise UsageError(f"{image}: base images are without cuDNN", "with it: runtime and devel")
@@ -193,7 +193,7 @@ def _os(tag: Tag) -> str:
 def _chosen(tag: Tag, os: str) -> list[Group]:
     flavors = _FLAVORS[: _FLAVORS.index(tag.flavor) + 1]
     groups = _data()[tag.cuda][os]
-    return [it for it in groups if it.flavor in flavors and it.addon in ("", tag.addon)]
+    return [each for each in groups if each.flavor in flavors and each.addon in ("", tag.addon)]
 
 
 def _listed(words: Iterator[str] | Sequence[str] | Mapping[str, object]) -> str:
@@ -231,7 +231,7 @@ def _run(*commands: str) -> str:
 
 
 def _tools() -> Step:
-    """Ubuntu 16.04's apt needs help with https. The driver's folders are nvidia-docker 1's."""
+    """Ubuntu 16.04's apt does not speak https by itself. nvidia-docker 1 mounts these folders."""
     https = "$(test -e /usr/lib/apt/methods/https || echo apt-transport-https)"
     folders = "/usr/local/nvidia/lib\\n/usr/local/nvidia/lib64\\n"
     return Step(
@@ -246,7 +246,7 @@ def _tools() -> Step:
 
 
 def _packages(cuda: str, groups: Sequence[Group], mirror: str) -> Iterator[Step]:
-    """What all images of a CUDA have comes first, so that they share it on the engine's disk."""
+    """Install first what all images of a CUDA have, so that they share it on the engine's disk."""
     known = set[str]()
     for part in dict.fromkeys((group.addon, group.flavor) for group in groups):
         here = [group for group in groups if (group.addon, group.flavor) == part]
@@ -284,7 +284,10 @@ def _repository(repository: str, mirror: str) -> Step:
 
 
 def _install(what: str, pins: Mapping[str, str]) -> Step:
-    """Packages in exactly these versions; apt keeps them there. (The link is made once.)"""
+    """Install packages in exactly these versions, and have apt keep them there.
+
+    The packages with cudart come once; with them the link /usr/local/cuda is made.
+    """
     listed = "".join(f" \\\n    {name}={version}" for name, version in pins.items())
     cudart = next((name for name in pins if name.startswith("cuda-cudart-")), "")
     link = re.fullmatch(r"cuda-cudart-(\d+)-(\d+)", cudart)
@@ -301,13 +304,16 @@ def _install(what: str, pins: Mapping[str, str]) -> Step:
 
 
 def _settings(tag: Tag, groups: Sequence[Group]) -> Step:
-    """Behind all packages, or an NVIDIA runtime would put the driver's files into the image.
+    """The image's variables, set after all packages are installed.
+
+    If an NVIDIA runtime runs the build, it obeys them in every later step, and leaves files of the
+    driver's in the image.
 
     NVIDIA's images of 10.x let in some older drivers, by brand. That takes cuda-compat packages,
     which are pinned nowhere, so these images want the driver itself.
     """
     versions = _versions(groups)
-    said = {
+    variables = {
         "PATH": _PATH,
         "LD_LIBRARY_PATH": "/usr/local/nvidia/lib:/usr/local/nvidia/lib64",
         **({"LIBRARY_PATH": "/usr/local/cuda/lib64/stubs"} if tag.flavor == "devel" else {}),
@@ -316,13 +322,13 @@ def _settings(tag: Tag, groups: Sequence[Group]) -> Step:
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
         "NVIDIA_REQUIRE_CUDA": f"cuda>={tag.cuda}",
     }
-    return Step("what NVIDIA's container tools and compilers look for", _pairs("ENV", said))
+    return Step("what NVIDIA's container tools and compilers look for", _pairs("ENV", variables))
 
 
 def _labels(groups: Sequence[Group], base: str, mirror: str, by: str) -> Step:
     versions = _versions(groups)
     repositories = dict.fromkeys(f"{mirror}/{group.repository}" for group in groups)
-    said = {
+    labels = {
         "com.nvidia.volumes.needed": "nvidia_driver",
         **{
             f"com.nvidia.{name}.version": versions[name]
@@ -333,7 +339,7 @@ def _labels(groups: Sequence[Group], base: str, mirror: str, by: str) -> Step:
         BUILT_FROM: " ".join(repositories),
         **({BUILT_BY: by} if by else {}),
     }
-    return Step("what it was built from", _pairs("LABEL", said))
+    return Step("what it was built from", _pairs("LABEL", labels))
 
 
 def _versions(groups: Sequence[Group]) -> dict[str, str]:
@@ -348,5 +354,5 @@ def _versions(groups: Sequence[Group]) -> dict[str, str]:
     }
 
 
-def _pairs(instruction: str, said: Mapping[str, str]) -> str:
-    return f"{instruction} " + " \\\n    ".join(f'{key}="{value}"' for key, value in said.items())
+def _pairs(instruction: str, pairs: Mapping[str, str]) -> str:
+    return f"{instruction} " + " \\\n    ".join(f'{key}="{value}"' for key, value in pairs.items())

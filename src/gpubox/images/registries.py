@@ -1,6 +1,6 @@
-"""What registries say of an image now: through the engine, and Docker Hub's own API of its images.
+"""Asks registries about an image: through the engine, and Docker Hub by its own API as well.
 
-Who cannot be asked makes it unknown, never missing. Knows no command and no screen.
+An image is unknown, and never missing, if nobody can be asked. Knows no command and no screen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gpubox.engine.engine import Engine
 from gpubox.errors import GpuboxError
 from gpubox.images import catalog, hub
 
-_NEAR = 5  # names that are worth to be shown
+_NEAR = 5  # at most so many similar names are shown
 
 
 class Remote(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,11 @@ class Remote(msgspec.Struct, frozen=True, kw_only=True):
 def ask(
     image: str, source: str, engine: Engine | GpuboxError, warn: Callable[[str], None]
 ) -> Remote:
-    """The registry that an image is pulled from, its `source`; the Hub too where it is that."""
+    """Ask for an image in the registry of `source`, the name by which it is pulled.
+
+    The engine asks it; if it is Docker Hub, the Hub's own API is asked as well. An `engine` that is
+    an error becomes one of the reasons.
+    """
     reasons, answers = list[str](), list[bool]()
     published = tag = None
     reference = values.reference(image)
@@ -75,16 +79,16 @@ def _of_the_engine(engine: Engine | GpuboxError) -> Engine:
 
 
 def _near(reference: values.Reference) -> tuple[str, ...]:
-    """The nearest tags that there are: by the Hub, or by the catalogue of NVIDIA's."""
+    """The existing tags most like a missing one, as the Hub and the catalogue know them."""
     repository, tag = reference.repository, reference.tag
-    live = [str(it.tag) for it in catalog.listed() if it.state == "live"]
+    live = [str(listed.tag) for listed in catalog.listed() if listed.state == "live"]
     known = live if repository == "nvidia/cuda" else []
     short = catalog.parse_name(catalog.nearest_name(tag))  # such as `12.4-cudnn`
     meant = catalog.image(short).partition(":")[2] if short else ""
     if not reference.registry:
-        with suppress(GpuboxError):  # then what is known must do
-            found = hub.like(repository, tag.split("-")[0]) or hub.like(repository, "")
-            known += [it.name for it in found]
+        with suppress(GpuboxError):  # then the catalogue must do
+            tags = hub.like(repository, tag.split("-")[0]) or hub.like(repository, "")
+            known += [other.name for other in tags]
     others = dict.fromkeys(name for name in known if name != tag)
     near = dict.fromkeys((meant, *get_close_matches(tag, others, _NEAR, 0.5)))
     return tuple(name for name in near if name in others)[:_NEAR]

@@ -1,1 +1,1 @@
-"""What will happen: a Profile and facts become a Plan, which is said in the words of others."""
+"""What will happen: a Profile and facts become a Plan, and a Plan the words of other tools."""

@@ -1,4 +1,4 @@
-"""Which GPUs a box gets, and what its label says of them: those that were named, or free ones.
+"""Decides which GPUs a box gets, those that were named or free ones, and how its label claims them.
 
 Pure: what is known of GPUs and their holders comes in, a frozen Allocation out.
 """
@@ -26,10 +26,10 @@ from gpubox.slurm import jobs
 
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
-    """The GPUs of a box, as they are asked of the engine, and as its label `claimed` them.
+    """The GPUs of a box: `gpus` as the engine is asked for them, `claimed` as its label names them.
 
-    `claim` is what its label says of that, in the words of `claims`. What is `placed` was given by
-    Slurm, which gives it to nobody else.
+    `claim` is the kind of claim in the label: SHARED, NO_CLAIM, or empty for an exclusive one.
+    GPUs that are `placed` were given by Slurm, which gives them to nobody else.
     """
 
     gpus: values.Gpus
@@ -50,12 +50,18 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def by_place(self) -> bool:
-        """Whether CUDA must count as everybody else does: its own numbers are by speed."""
+        """Whether CUDA is told to number GPUs as NVML does; by itself it puts the fastest first."""
         return bool(self.claimed) and not any("index:" in gpu for gpu in self.claimed)
 
 
 def allocation(profile: Profile, ask: Ask, facts: Facts) -> Allocation:
-    """Which GPUs the box gets: those that are named, or some that are free."""
+    """Decide where the GPUs of a box come from.
+
+    1. An exported plan leaves a count to Docker, and claims nothing.
+    2. In a Slurm job they are the job's own.
+    3. The built-in default becomes all GPUs, unclaimed, if it cannot be seen which are free.
+    4. Else they are those that are named, or some that are free (`allocate`).
+    """
     asked = profile.gpus if profile.gpus is not None else values.NO_GPUS
     if ask.share and asked == values.NO_GPUS:
         raise UsageError("--share, and no GPU to share", "leave one of them out")
@@ -76,7 +82,7 @@ def allocation(profile: Profile, ask: Ask, facts: Facts) -> Allocation:
 def _placed(
     asked: values.Gpus, job: jobs.Job, facts: Facts, claim: str, by_default: bool
 ) -> Allocation:
-    """Of the job's own GPUs. Who has one past Slurm is told, and left to it."""
+    """GPUs out of the job's own. If another box already has one, a note says so; it is no error."""
     devices = jobs.share_of(job, jobs.devices(job, facts.machine), asked, default=by_default)
     if not devices:
         none = f"job {job.id} has no GPU, and so the box has none"
@@ -104,7 +110,11 @@ def allocate(
     share: bool = False,
     but: Sequence[str] = (),
 ) -> Allocation:
-    """The GPUs that were asked for, if they are free; of a number not those `but` (by key)."""
+    """The GPUs that were asked for; raises if a box has one that was named, or too few are free.
+
+    For a count, GPUs that are excluded by their keys are not taken. A printed plan raises nothing:
+    it says what it assumes.
+    """
     if asked == values.NO_GPUS:
         return Allocation(gpus=asked)
     claim = SHARED if share else ""
@@ -121,7 +131,7 @@ def allocate(
     known = {device.key: _claimed(device) for device in named}
     words = [_claim_of(word, known, facts) for word in asked.ids]
     if asked.all and facts.machine:
-        words = [*known.values()]
+        words = list(known.values())
     return Allocation(gpus=asked, claimed=tuple(words), claim=claim)
 
 
@@ -130,7 +140,7 @@ def _picked(
 ) -> Allocation:
     if facts.machine is None or facts.engine is None:
         raise EngineError(
-            f"{asked} free GPU{'s'[: asked.count != 1]} cannot be picked: {_why_unseen(facts)}",
+            f"{values.counted(asked.count, 'free GPU')} cannot be picked: {_why_unseen(facts)}",
             "name them, like --gpus device=0, or say --gpus all",
         )
     picked = pick(
@@ -152,14 +162,14 @@ def _picked(
 
 
 def _dockers_first(asked: values.Gpus, claim: str, why: str) -> Allocation:
-    """What a line can say where none is picked."""
+    """Docker's own count, for a printed line where no GPU could be picked: its first GPUs."""
     note = f"assumed: GPUs that are free; Docker's own --gpus {asked} is its first ones ({why})"
     first = tuple(f"index:{number}" for number in range(asked.count))
     return Allocation(gpus=asked, claimed=first, claim=claim, notes=(note,))
 
 
 def _first(count: int, facts: Facts) -> values.Gpus:
-    """So many of any, as Docker understands it; CDI knows no counts."""
+    """A count of GPUs as the engine understands it: CDI has no counts, so it gets indexes."""
     first = values.Gpus(tuple(map(str, range(count))))
     return first if backend(first, facts.engine) == "cdi" else values.Gpus(count=count)
 
@@ -169,7 +179,7 @@ def _why_unseen(facts: Facts) -> str:
 
 
 def _doubt(images: Sequence[str], machine: Machine | None, device: Device) -> int:
-    """How doubtful the best of the images is on a GPU, or on that of which it is an instance."""
+    """How doubtful the best of the images is on a GPU; of a MIG instance its GPU is judged."""
     gpus = chosen(machine, [device.index], all=False)
     if machine is None or not gpus:
         return 0
@@ -194,16 +204,16 @@ def _claim_of(word: str, known: Mapping[str, str], facts: Facts) -> str:
 
 
 def _claimed(device: Device) -> str:
-    """How a label names a GPU: for ever, if its driver says how."""
+    """A GPU's name in a label: its UUID, which never changes, or its index if it has none."""
     return device.uuid or f"index:{device.index}"
 
 
 def asked_gpus(
     gpus: values.Gpus, machine: Machine | None, holdings: Sequence[Holding] = ()
 ) -> tuple[Gpu, ...]:
-    """Those of the machine's GPUs that the box will see: of a number its first, as Docker does.
+    """The machine's GPUs that the box will see; for a count the first ones, which Docker takes.
 
-    An instance of one is known by its UUID only with `holdings`.
+    Only with `holdings` can a MIG instance be found by its UUID.
     """
     if machine and gpus.count:
         return machine.sound[: gpus.count]

@@ -16,15 +16,18 @@ from gpubox.plan.facts import EngineFacts
 
 Backend = Literal["hook", "cdi"]
 
-_KNOWS_REQUESTS = (1, 40)  # of Docker's API: `--gpus` came with it
-_TURNS_REQUESTS = (1, 53)  # into CDI devices, where it has them
+_KNOWS_REQUESTS = (1, 40)  # Docker's API that brought `--gpus`
+_TURNS_REQUESTS = (1, 53)  # from here on an engine turns `--gpus` into CDI devices if it has them
 _PODMAN_KNOWS = (5, 4)
 
 
 def backend(
     gpus: values.Gpus, engine: EngineFacts | None, *, hook_refused: bool = False
 ) -> Backend:
-    """How to ask for these GPUs: without an engine that says otherwise by device requests."""
+    """How to ask for these GPUs: by the hook, unless the engine is known to need CDI for them.
+
+    `hook_refused`: it has just refused the usual request.
+    """
     if gpus == values.NO_GPUS or gpus.count or engine is None:
         return "hook"
     if engine.podman:
@@ -37,32 +40,32 @@ def backend(
 
 
 def is_gated(by: Backend, engine: EngineFacts | None) -> bool:
-    """Whether NVIDIA's hook gives the box its GPUs; it alone refuses what asks for a newer driver.
+    """Whether NVIDIA's hook gives the box its GPUs: it refuses images that ask for newer drivers.
 
-    A newer engine turns the usual request into CDI devices, if it has them.
+    CDI refuses none, and a newer engine turns the usual request into CDI devices if it has them.
     """
     turned = engine is not None and engine.api >= _TURNS_REQUESTS and has_cdi(engine)
     return by == "hook" and not turned
 
 
 def has_cdi(engine: EngineFacts) -> bool:
-    """Whether it lists NVIDIA's GPUs among its CDI devices."""
+    """Whether the engine has CDI devices of NVIDIA's."""
     return any(name.startswith(NVIDIA_GPU) for name in engine.cdi_devices)
 
 
 def ignores_devices(podman: str) -> bool:
-    """Whether this Podman starts a box without the GPUs and CDI devices that it was asked for."""
-    numbers = re.findall(r"\d+", podman)  # of `5.4.0-dev`, too
+    """Whether this version of Podman starts a box without the GPUs and CDI devices it asks for."""
+    numbers = re.findall(r"\d+", podman)  # `5.4.0-dev` has them too
     return bool(podman) and tuple(map(int, numbers[:2])) < _PODMAN_KNOWS
 
 
 def knows_requests(engine: EngineFacts) -> bool:
-    """Whether its API has a word for GPUs; Podman's service has, whichever it speaks."""
+    """Whether GPUs can be requested of the engine; of Podman's service, whatever API it speaks."""
     return bool(engine.podman) or engine.api >= _KNOWS_REQUESTS
 
 
 def refuse(gpus: values.Gpus, engine: EngineFacts | None) -> None:
-    """Raises where an engine would start a box without these GPUs."""
+    """Raise if this engine would start a box without these GPUs."""
     if engine is None or gpus == values.NO_GPUS:
         return
     if ignores_devices(engine.podman):

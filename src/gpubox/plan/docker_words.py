@@ -1,7 +1,7 @@
-"""One value, said three times: to docker-py, as words of `docker run`, and in a Compose file.
+"""Writes each setting in three ways: for docker-py, as words of `docker run`, for a Compose file.
 
-The three tongues stand side by side here and nowhere else. Pure; plain data only, so that neither
-docker-py nor an engine is needed to say anything.
+The three stand side by side here and nowhere else. Pure: plain data only, so it needs neither
+docker-py nor an engine.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Service = dict[str, Any]
 class Arguments(msgspec.Struct, frozen=True):
     """What docker-py is given: `run` is `containers.run`'s keyword arguments.
 
-    `host_config` holds the engine's own keys for what that call cannot say.
+    `host_config` holds keys of the engine's API, for what that call cannot express.
     """
 
     run: dict[str, Any] = {}
     host_config: dict[str, Any] = {}
 
 
-NVIDIA_GPU = "nvidia.com/gpu="  # and which: the name of a CDI device
+NVIDIA_GPU = "nvidia.com/gpu="  # a CDI device's name begins so; its index or UUID follows
 
 
 class Say(NamedTuple):
-    """How one setting is said: to docker-py, to `docker run`, an option with its value each, and
-    to Compose, as keys of a service."""
+    """How one setting is passed on: `api` to docker-py, `line` as options of `docker run` (a list
+    of words for each), `compose` as keys of a service."""
 
     api: Callable[[Any], Arguments]
     line: Callable[[Any], list[Words]]
@@ -59,7 +59,7 @@ def option(
     )
 
 
-# for the `docker` program and Compose, which pull by themselves; the engine's own call does not
+# only `docker run` and Compose pull by themselves; the API's call to create a container does not
 pull = Say(
     lambda _: Arguments(),
     lambda value: [["--pull", value]] if value != "missing" else [],
@@ -80,18 +80,18 @@ def each(flag: str, keyword: str) -> Say:
 
 
 def _mount_api(mount: values.Mount) -> dict[str, Any]:
-    said: dict[str, Any] = {"Type": "bind" if mount.bind else "volume", "Target": mount.target}
+    keys: dict[str, Any] = {"Type": "bind" if mount.bind else "volume", "Target": mount.target}
     if mount.source:
-        said["Source"] = mount.source
+        keys["Source"] = mount.source
     if mount.read_only:
-        said["ReadOnly"] = True
+        keys["ReadOnly"] = True
     if mount.consistency:
-        said["Consistency"] = mount.consistency
+        keys["Consistency"] = mount.consistency
     if mount.propagation:
-        said["BindOptions"] = {"Propagation": mount.propagation}
+        keys["BindOptions"] = {"Propagation": mount.propagation}
     if mount.nocopy:
-        said["VolumeOptions"] = {"NoCopy": True}
-    return said
+        keys["VolumeOptions"] = {"NoCopy": True}
+    return keys
 
 
 def _mount_line(mount: values.Mount) -> Words:
@@ -117,22 +117,22 @@ def _comma_separated(fields: Iterable[str]) -> str:
 def _mounts_api(mounts: Sequence[values.Mount]) -> Arguments:
     plain = [_mount_api(mount) for mount in mounts if not mount.relabels]
     binds = [str(mount) for mount in mounts if mount.relabels]
-    # docker-py's own `volumes` makes a stray volume of every mode but ro and rw
+    # not as docker-py's `volumes`: with a mode other than ro and rw that makes a stray volume
     return Arguments({"mounts": plain} if plain else {}, {"Binds": binds} if binds else {})
 
 
 def _mount_compose(mount: values.Mount) -> Any:
-    if mount.relabels:  # only short, or Compose would make a folder that is not there
+    if mount.relabels:  # the short form, which alone keeps Compose from making a missing folder
         return str(mount)
-    said: dict[str, Any] = {"type": "bind" if mount.bind else "volume"}
-    said |= {"source": mount.source} if mount.source else {}
-    said |= {"target": mount.target}
-    said |= {"read_only": True} if mount.read_only else {}
-    said |= {"consistency": mount.consistency} if mount.consistency else {}
+    keys: dict[str, Any] = {"type": "bind" if mount.bind else "volume"}
+    keys |= {"source": mount.source} if mount.source else {}
+    keys |= {"target": mount.target}
+    keys |= {"read_only": True} if mount.read_only else {}
+    keys |= {"consistency": mount.consistency} if mount.consistency else {}
     if mount.bind:
-        said["bind"] = {"create_host_path": False}
-        said["bind"] |= {"propagation": mount.propagation} if mount.propagation else {}
-    return said | ({"volume": {"nocopy": True}} if mount.nocopy else {})
+        keys["bind"] = {"create_host_path": False}
+        keys["bind"] |= {"propagation": mount.propagation} if mount.propagation else {}
+    return keys | ({"volume": {"nocopy": True}} if mount.nocopy else {})
 
 
 mounts = Say(
@@ -164,9 +164,10 @@ ports = Say(
 
 
 class Variable(NamedTuple):
-    """`NAME=value` for the box. A secret one is named on a printed line, never shown.
+    """`NAME=value` for the box.
 
-    An inherited one is the caller's own, so naming it is enough.
+    Of a `secret` one a printed line shows the name alone. An `inherited` one has the value that it
+    has in the caller's shell, so `-e NAME` sets it.
     """
 
     name: str
@@ -186,7 +187,7 @@ environment = Say(
 
 
 class EnvFile(NamedTuple):
-    """A file of variables: named on the printed line, and its `NAME=value` lines for docker-py."""
+    """A file of variables: a printed line names its path, docker-py gets its `NAME=value` lines."""
 
     path: str
     variables: tuple[str, ...]
@@ -195,13 +196,13 @@ class EnvFile(NamedTuple):
 env_files = Say(
     lambda files: Arguments({"environment": [text for file in files for text in file.variables]}),
     lambda files: [["--env-file", file.path] for file in files],
-    # raw: as `docker run` reads them, for Compose's own language has quotes and variables
+    # raw: as `docker run` reads them, without the quotes and variables that Compose knows
     lambda files: {"env_file": [{"path": file.path, "format": "raw"} for file in files]},
 )
 
 
 class SecurityOption(NamedTuple):
-    """An option of `--security-opt`; `content` is a seccomp file's text, which the API wants."""
+    """A value of `--security-opt`; the API takes a seccomp file's `content`, not its path."""
 
     text: str
     content: str = ""
@@ -216,10 +217,10 @@ def _compact(option: SecurityOption) -> str:
 
 def _security_opt_api(options: Sequence[SecurityOption]) -> Arguments:
     rest = [option for option in options if option.text != SYSTEM_PATHS]
-    said = [f"seccomp={_compact(each)}" if each.content else each.text for each in rest]
-    # the `docker` program's own word: the engine knows it as no masks
+    texts = [f"seccomp={_compact(each)}" if each.content else each.text for each in rest]
+    # the `docker` program makes empty masks of systempaths=unconfined, which the API does not know
     masks: dict[str, Any] = {"MaskedPaths": [], "ReadonlyPaths": []}
-    return Arguments({"security_opt": said}, masks if len(rest) < len(options) else {})
+    return Arguments({"security_opt": texts}, masks if len(rest) < len(options) else {})
 
 
 SYSTEM_PATHS = "systempaths=unconfined"
@@ -234,10 +235,10 @@ security_opt = Say(
 
 
 class GpuRequest(msgspec.Struct, frozen=True):
-    """GPUs as the engine in hand gives them.
+    """GPUs, and how the engine is asked for them.
 
-    `hook`: device requests, for the NVIDIA runtime hook or an engine that maps them itself.
-    `cdi`: names of CDI devices. No GPUs: the variable that keeps a default NVIDIA runtime away.
+    `hook`: by a device request, for NVIDIA's runtime hook or an engine that maps it to CDI itself.
+    `cdi`: by the names of CDI devices. No GPUs are no request at all.
     """
 
     gpus: values.Gpus
@@ -297,10 +298,10 @@ def _devices_api(items: Sequence[values.Device]) -> Arguments:
         for item in items
         if not item.is_cdi
     ]
-    said: dict[str, Any] = {"devices": plain} if plain else {}
+    keywords: dict[str, Any] = {"devices": plain} if plain else {}
     if cdi:
-        said["device_requests"] = [{"Driver": "cdi", "DeviceIDs": cdi}]
-    return Arguments(said)
+        keywords["device_requests"] = [{"Driver": "cdi", "DeviceIDs": cdi}]
+    return Arguments(keywords)
 
 
 devices = Say(
@@ -320,10 +321,12 @@ entrypoint = Say(
 )
 ulimits = Say(
     lambda items: Arguments(
-        {"ulimits": [{"Name": it.name, "Soft": it.soft, "Hard": it.hard} for it in items]}
+        {"ulimits": [{"Name": each.name, "Soft": each.soft, "Hard": each.hard} for each in items]}
     ),
     lambda items: [["--ulimit", str(item)] for item in items],
-    lambda items: {"ulimits": {it.name: {"soft": it.soft, "hard": it.hard} for it in items}},
+    lambda items: {
+        "ulimits": {each.name: {"soft": each.soft, "hard": each.hard} for each in items}
+    },
 )
 
 
@@ -342,18 +345,18 @@ init = Say(
 remove = Say(
     lambda value: Arguments({"auto_remove": True} if value else {}),
     lambda value: [["--rm"]] if value else [],
-    lambda _: {},  # a service is what `docker compose down` removes
+    lambda _: {},  # no such key: `docker compose down` removes a service's containers
 )
 labels = Say(
     lambda items: Arguments({"labels": dict(items)}),
     lambda items: [["--label", f"{key}={text}" if text else key] for key, text in items],
-    # in a list, for in a mapping Compose takes names like x-y for extensions of the file
+    # a list, because in a mapping Compose takes names like x-y for its extension fields
     lambda items: {"labels": [f"{key}={text}" for key, text in items]},
 )
 
 
 def service(parts: Iterable[Service]) -> Service:
-    """All keys together; what two settings add to, as to `devices`, is a list."""
+    """All keys together; lists to which two settings add, like `devices`, are joined."""
     whole: Service = {}
     for part in parts:
         for key, value in part.items():
@@ -362,7 +365,10 @@ def service(parts: Iterable[Service]) -> Service:
 
 
 def merged(parts: Iterable[Arguments]) -> Arguments:
-    """All arguments together; what two settings add to is joined as the `docker` program does."""
+    """All arguments together; what two settings add to is joined as the `docker` program does.
+
+    That is `environment` and `device_requests`, of which all CDI devices become one request.
+    """
     whole = Arguments()
     for part in parts:
         for key, value in part.run.items():

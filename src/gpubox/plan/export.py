@@ -1,6 +1,6 @@
-"""A Plan as files of other tools: a Compose file, and a devcontainer.json.
+"""Writes a Plan as a file of other tools: a Compose file, or a devcontainer.json.
 
-Pure. What these cannot say is told in sentences; whoever starts them makes no claim on a GPU.
+Pure. What these files cannot express becomes notes; boxes started from them claim no GPU.
 """
 
 from __future__ import annotations
@@ -25,22 +25,28 @@ _HERE = "${localWorkspaceFolder}"
 
 
 def compose(plan: Plan, folder: str) -> dict[str, Any]:
-    """A Compose file with one service, for the folder: what is in it is named from there."""
+    """A Compose file with one service, to lie in `folder`: paths in there are relative to it."""
     plan = _seen_from(plan, folder, ".")
-    service = _escaped(say.service([_own(plan), *(it.compose(value) for it, value in said(plan))]))
+    parts = [setting.compose(value) for setting, value in said(plan)]
+    service = _escaped(say.service([_own(plan), *parts]))
     if secret := {name for name in hidden(plan) if name.isidentifier()}:
         service["environment"] = [
-            f"{it}=${{{it}:?set it, or write it into .env}}" if it in secret else it
-            for it in service["environment"]
+            _from_shell(line) if line in secret else line for line in service["environment"]
         ]
-    # by their own names, or Compose would put the project's in front
-    volumes = {it.source: {"name": it.source} for it in plan.volumes if it.source and not it.bind}
+    named = [mount.source for mount in plan.volumes if mount.source and not mount.bind]
+    # Compose would put the project's name in front of a volume without an own one
+    volumes = {name: {"name": name} for name in named}
     return {"services": {plan.name: service}} | ({"volumes": volumes} if volumes else {})
 
 
+def _from_shell(name: str) -> str:
+    """Compose then takes the value from the shell or from .env, and fails if neither has it."""
+    return f"{name}=${{{name}:?set it, or write it into .env}}"
+
+
 def _own(plan: Plan) -> Service:
-    """What no setting of a profile says."""
-    return _telling(
+    """The keys that come from no setting of a profile."""
+    return _filled(
         {
             "image": plan.image,
             "container_name": plan.name if plan.named_by_caller else None,
@@ -53,7 +59,7 @@ def _own(plan: Plan) -> Service:
 
 
 def _escaped(part: Any) -> Any:
-    """Compose reads variables in every value."""
+    """Double each dollar sign: Compose expands variables in every value."""
     if isinstance(part, dict):
         return {key: _escaped(value) for key, value in part.items()}
     if isinstance(part, list):
@@ -74,9 +80,9 @@ def compose_notes(plan: Plan, folder: str) -> Iterator[str]:
 
 
 def devcontainer(plan: Plan, folder: str) -> dict[str, Any]:
-    """What editors and the devcontainer CLI start; the folder is the one that they open.
+    """A devcontainer.json for the folder that an editor, or the devcontainer CLI, opens.
 
-    They have words for some settings, and take the others as those of `docker run`.
+    Settings for which the file has no key become `runArgs`, options of `docker run`.
     """
     if uuids := [gpu for gpu in plan.gpus.gpus.ids if "-" in gpu]:
         raise UsageError(
@@ -85,21 +91,22 @@ def devcontainer(plan: Plan, folder: str) -> dict[str, Any]:
         )
     plan = _seen_from(plan, folder, _HERE)
     workspace = _workspace(plan)
-    mounts = [it for it in plan.volumes if it != workspace and not it.relabels]
-    forwarded = [it for it in plan.ports if it == values.Port(it.container)]
+    mounts = [mount for mount in plan.volumes if mount != workspace and not mount.relabels]
+    forwarded = [port for port in plan.ports if port == values.Port(port.container)]
     others = replace(
         plan,
         environment=(),
         entrypoint=(),
         user=None,
         working_dir=None if workspace else plan.working_dir,
-        volumes=tuple(it for it in plan.volumes if it.relabels),
-        ports=tuple(it for it in plan.ports if it not in forwarded),
+        volumes=tuple(mount for mount in plan.volumes if mount.relabels),
+        ports=tuple(port for port in plan.ports if port not in forwarded),
     )
     variables = {
-        it.name: f"${{localEnv:{it.name}}}" if it.secret else it.value for it in plan.environment
+        each.name: f"${{localEnv:{each.name}}}" if each.secret else each.value
+        for each in plan.environment
     }
-    return _telling(
+    return _filled(
         {
             "name": plan.profile,
             "image": plan.image,
@@ -108,19 +115,20 @@ def devcontainer(plan: Plan, folder: str) -> dict[str, Any]:
             "mounts": _mounted(mounts),
             "containerEnv": variables,
             "containerUser": plan.user,
-            # a name gets the number of whoever opens the folder; a number is meant as it is
+            # editors give a user NAME the uid of whoever opens the folder; a number must stay
             "updateRemoteUserUID": False if (plan.user or "")[:1].isdigit() else None,
-            "forwardPorts": [it.container for it in forwarded],
+            "forwardPorts": [port.container for port in forwarded],
             "runArgs": _options(others),
         }
     )
 
 
 def _workspace(plan: Plan) -> values.Mount | None:
-    """The folder in which the command would start: the one that an editor opens."""
-    folder = PurePosixPath(plan.working_dir or "/")
-    around = [it for it in plan.folders() if folder.is_relative_to(it.target) and not it.relabels]
-    return max(around, key=lambda it: len(it.target), default=None)
+    """The host folder in which the command would start, which an editor is to open."""
+    start = PurePosixPath(plan.working_dir or "/")
+    plain = [mount for mount in plan.folders() if not mount.relabels]
+    around = [mount for mount in plain if start.is_relative_to(mount.target)]
+    return max(around, key=lambda mount: len(mount.target), default=None)
 
 
 def _mounted(mounts: list[values.Mount]) -> list[str]:
@@ -128,7 +136,7 @@ def _mounted(mounts: list[values.Mount]) -> list[str]:
 
 
 def _options(plan: Plan) -> list[str]:
-    """Those of the line, in which `docker run` and the name are first, image and command last."""
+    """The options of the `docker run` line: without its head, the name, the image, the command."""
     return [word for group in docker_run(plan)[2:-1] for word in group]
 
 
@@ -144,7 +152,7 @@ def devcontainer_notes(plan: Plan) -> Iterator[str]:
 # --- both
 
 
-def _telling(keys: dict[str, Any]) -> dict[str, Any]:
+def _filled(keys: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if value not in (None, [], {})}
 
 
@@ -154,12 +162,12 @@ def gpu_note(plan: Plan, starter: str) -> Iterator[str]:
         return
     one = gpus.count == 1 or len(gpus.ids) == 1
     if gpus.ids:
-        which = f"GPU{'s'[one:]} {','.join(gpus.ids)}"
+        which = ("GPU " if one else "GPUs ") + ",".join(gpus.ids)
     elif gpus.all:
         which = "all GPUs"
     else:
         which = "the first GPU" if one else f"the first {gpus.count} GPUs"
-    whoever = f"whoever has {'it' if one else 'them'}"
+    whoever = "whoever has it" if one else "whoever has them"
     yield f"{starter} takes {which}, {whoever}: only gpubox looks who does, and keeps others away"
 
 
@@ -172,7 +180,7 @@ def _left_out(plan: Plan) -> Iterator[str]:
 
 
 def _seen_from(plan: Plan, folder: str, word: str) -> Plan:
-    """The plan with the folder, and paths that are in it, named by the word."""
+    """The plan with `word` in place of `folder`, in all host paths that begin with it."""
 
     def path(text: str) -> str:
         inside = f"{text}/".startswith(f"{folder}/")
@@ -181,14 +189,14 @@ def _seen_from(plan: Plan, folder: str, word: str) -> Plan:
     return replace(
         plan,
         volumes=tuple(
-            replace(it, source=path(it.source)) if it.bind and it.source else it
-            for it in plan.volumes
+            replace(mount, source=path(mount.source)) if mount.bind and mount.source else mount
+            for mount in plan.volumes
         ),
-        env_file=tuple(EnvFile(path(it.path), it.variables) for it in plan.env_file),
+        env_file=tuple(EnvFile(path(file.path), file.variables) for file in plan.env_file),
         security_opt=tuple(
-            it._replace(text=f"seccomp={path(it.text.removeprefix('seccomp='))}")
-            if it.content
-            else it
-            for it in plan.security_opt
+            option._replace(text=f"seccomp={path(option.text.removeprefix('seccomp='))}")
+            if option.content
+            else option
+            for option in plan.security_opt
         ),
     )

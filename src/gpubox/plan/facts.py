@@ -1,6 +1,6 @@
 """What a plan depends on besides the profile: the caller, the machine, the engine, this one start.
 
-Records alone; who finds these things out is `host`, `nvml`, `survey` and `engine`.
+Records alone: `host`, `nvml`, `survey` and `engine` find these things out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Kind = Literal["shell", "command", "jupyter"]
 
 
 def home_of(name: str) -> str:
-    """Somebody's home in a box that runs as them."""
+    """A person's home in a box that runs as them."""
     return f"/home/{name}"
 
 
@@ -51,8 +51,9 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine says of itself. `cdi_devices` are names like `nvidia.com/gpu=0`.
 
-    `podman` is the version of Podman behind a Docker-compatible service, or empty. Images go into
-    the folder `root` of its machine, which is empty where that is not known.
+    `podman` is the version of Podman behind a Docker-compatible service, or empty. An engine that
+    `mirrors` pulls through a mirror of Docker Hub; a `local` one is on this machine. Images go into
+    the folder `root` of its machine, empty if that is not known.
     """
 
     api: tuple[int, int]
@@ -68,13 +69,13 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a plan depends on besides the profile. Without an engine, `engine` is None.
 
-    `files` holds the text of each file that the profile names; `taken` are names in use;
-    `hook_refused` says that the engine has just refused the usual GPU request; below `jupyter_port`
-    the ports from 8888 on were found taken. Without a `machine` the reason is in `unseen`.
+    `files` holds the text of each file that the profile names; `taken` are container names in use.
+    `hook_refused`: the engine has just refused the usual GPU request. `jupyter_port` is the first
+    port from 8888 on that was not found in use. If `machine` is None, `unseen` says why.
 
-    `holdings` say who has which GPU, `last` are the UUIDs of those that the caller had last,
-    `wanted` the keys of those that other starters are about to take. `printed` is a plan that
-    nobody carries out, `exported` one that other programs do, whenever and wherever.
+    `holdings` say who has which GPU. `last` are the UUIDs of the GPUs that the caller had last,
+    `wanted` the keys of those that other starters are about to take. A `printed` plan is only
+    shown; an `exported` one is carried out by other programs, at any time, on any machine.
     """
 
     caller: Caller

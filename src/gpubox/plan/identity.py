@@ -1,7 +1,7 @@
-"""The caller inside a box: passwd and group entries and a home, as files to put into it.
+"""Makes the caller known in a box: the files with their passwd and group entries, and a home.
 
-A box that runs as a number has no name, no groups and no home; these files give them. Pure: texts
-in, an archive out; knows no engine.
+In a box that runs as a mere uid the caller has no name, no groups and no home; these files give
+them. Pure: texts in, an archive out; knows no engine.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ PASSWD, GROUP = "etc/passwd", "etc/group"
 
 
 def passwd(text: str, caller: Caller) -> str:
-    """The caller's entry, then the image's: the first with a number is who it is.
+    """The caller's entry, then the image's: a lookup by uid takes the first that fits.
 
-    An image's scripts may ask for a user of theirs by name, who may have the caller's number.
+    An image's user who has the caller's uid stays, since the image's scripts may name them.
     """
     kept = [line for line in text.splitlines() if line.split(":")[0] != caller.name]
     own = f"{caller.name}:x:{caller.uid}:{caller.gid}::{caller.box_home}:{_shell(text)}"
@@ -26,7 +26,10 @@ def passwd(text: str, caller: Caller) -> str:
 
 
 def group(text: str, caller: Caller) -> str:
-    """The image's groups with those of the caller's that it lacks, under their host's names."""
+    """The image's groups, and those of the caller's that it lacks, under their names on the host.
+
+    A name that the image uses for another group gets the gid behind it: `video-44`.
+    """
     lines = text.splitlines()
     names = {line.split(":")[0] for line in lines}
     numbers = {line.split(":")[2] for line in lines if line.count(":") >= 2}
@@ -38,7 +41,10 @@ def group(text: str, caller: Caller) -> str:
 
 
 def archive(texts: Mapping[str, str], caller: Caller) -> bytes:
-    """A tar for the box's root: the two files, made of the image's own `texts`, and the home."""
+    """A tar to unpack at the box's root: passwd, group and an empty home.
+
+    `texts` are the image's own two files, by path.
+    """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for path, make in ((PASSWD, passwd), (GROUP, group)):

@@ -35,13 +35,13 @@ _SECRET = re.compile(
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A box, whole: nothing is left to be decided. Attributes bear the settings' names.
+    """Everything about a box: nothing is left to decide. Attributes have the settings' names.
 
-    `notes` are assumptions and surprises, a sentence each, that the person should read, `reasons`
-    are why these GPUs were taken; `choice` is why this image, if that was open. A box `as_caller`
+    `notes` are sentences that the person should read, on assumptions and surprises; `reasons` say
+    why these GPUs were taken, and `choice` why this image if there were several. A box `as_caller`
     gets that person's name, groups and home before it starts; a `contested` one has GPUs that
-    others may want at the same time. One with a `grace` must not outlive its start's process: it is
-    stopped with it, in so many seconds.
+    others may want at the same time. A box with a `grace` must not outlive the process that starts
+    it: it is stopped with that process, within that many seconds.
     """
 
     name: str
@@ -98,20 +98,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
-    """The box that `profile` and `ask` mean on this machine; raises what cannot be."""
+    """The box that `profile` and `ask` mean on this machine; raises if there can be none."""
     _contradictions(profile, ask, facts.job)
     caller = facts.caller
     kind = ask.kind or ("command" if ask.command or profile.command else "shell")
     tty, interactive = _streams(ask, kind, caller)
     name = ask.name or _name(profile, facts)
-    given = allocation(profile, ask, facts)
-    gpus = given.gpus
+    allocated = allocation(profile, ask, facts)
+    gpus = allocated.gpus
     image, choice = _image(profile, gpus, facts)
     _refuse_what_is_ignored(profile, gpus, facts)
-    own = ask.command or profile.command
-    if kind == "jupyter" and not own and not profile.entrypoint:
-        own = _server(profile, ask, facts)
-    entrypoint, command = _program(profile.entrypoint, own)
+    words = ask.command or profile.command
+    if kind == "jupyter" and not words and not profile.entrypoint:
+        words = _server(profile, ask, facts)
+    entrypoint, command = _program(profile.entrypoint, words)
     as_caller = _is_caller(profile, caller)
     ports, port_notes = _ports(profile, ask, facts, kind)
     return Plan(
@@ -126,9 +126,9 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         interactive=interactive,
         pull_policy=profile.pull_policy,
         gpus=GpuRequest(gpus, backend(gpus, facts.engine, hook_refused=facts.hook_refused)),
-        environment=_environment(profile, ask, given, facts, kind),
+        environment=_environment(profile, ask, allocated, facts, kind),
         env_file=_env_files(profile, facts),
-        labels=_labels(profile, kind, given, facts),
+        labels=_labels(profile, kind, allocated, facts),
         volumes=profile.volumes,
         ports=ports,
         working_dir=profile.working_dir
@@ -153,12 +153,12 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         as_caller=caller if as_caller else None,
         named_by_caller=ask.name is not None,
         port_by_caller=_port_said(profile, ask),
-        contested=given.contested,
+        contested=allocated.contested,
         grace=facts.job.grace if facts.job else None,
-        reasons=given.reasons,
+        reasons=allocated.reasons,
         choice=choice,
         notes=(
-            *given.notes,
+            *allocated.notes,
             *port_notes,
             *_gpu_notes(profile, gpus),
             *_folder_notes(profile, kind, caller),
@@ -184,7 +184,7 @@ def _contradictions(profile: Profile, ask: Ask, job: jobs.Job | None) -> None:
     for port in profile.ports:
         place = f"{port.address}:{port.host}/{port.protocol}"
         first = published.setdefault(place, port)
-        if port.host.isdigit() and first is not port:  # of a range each gets one
+        if port.host.isdigit() and first is not port:  # of a range each gets its own
             raise ProfileError(
                 profile.where("ports", port.key),
                 "ports",
@@ -203,7 +203,7 @@ def _contradictions(profile: Profile, ask: Ask, job: jobs.Job | None) -> None:
 def _streams(ask: Ask, kind: Kind, caller: Caller) -> tuple[bool, bool]:
     """Whether the box has a terminal, and whether its standard input is open.
 
-    At a terminal both by themselves; detached a shell needs both to stay alive.
+    At a terminal both are on by default; a detached shell needs both to stay alive.
     """
     if ask.detach:
         keeps_alive = kind == "shell"
@@ -229,14 +229,17 @@ def _program(
 
 
 def safe(text: str) -> str:
-    """A word fit for a container's name; an image gives the last part of its repository."""
+    """The text made fit for a container's name; of an image the last part of its repository."""
     if "/" in text or ":" in text:
         text = values.reference(text).repository.rpartition("/")[2]
     return re.sub(r"[^a-zA-Z0-9_.-]+", "-", text).strip("-_.") or "box"
 
 
 def _name(profile: Profile, facts: Facts) -> str:
-    """The first free one of profile and caller; the profile alone where anybody may start it."""
+    """The first free of PROFILE-USER, PROFILE-USER-2 and so on.
+
+    An exported plan is named PROFILE, since anybody may start it.
+    """
     base = safe(profile.name)
     if facts.exported:
         return base
@@ -257,14 +260,14 @@ def _hostname(profile: Profile, name: str, facts: Facts) -> str | None:
 
 
 def hostname_of(name: str) -> str:
-    """What a box calls itself, unless somebody has said."""
+    """The host name in a box unless another is set: the box's name, made fit for a host name."""
     return name.replace("_", "-")[:63].rstrip("-.")
 
 
 def _labels(
-    profile: Profile, kind: Kind, given: Allocation, facts: Facts
+    profile: Profile, kind: Kind, allocated: Allocation, facts: Facts
 ) -> tuple[tuple[str, str], ...]:
-    if facts.exported:  # it is nobody's box, and nobody has looked whether its GPUs are free
+    if facts.exported:  # it has no owner, and nobody has looked whether its GPUs are free
         return tuple(profile.labels.items())
     job = facts.job
     own = {
@@ -272,8 +275,8 @@ def _labels(
         "owner": facts.caller.name,
         "folder": str(facts.caller.folder),
         "kind": kind,
-        "gpus": given.label,
-        **({"claim": given.claim} if given.claim else {}),
+        "gpus": allocated.label,
+        **({"claim": allocated.claim} if allocated.claim else {}),
         **({"job": job.id, "restarts": job.restarts} if job else {}),
         "version": __version__,
     }
@@ -284,14 +287,17 @@ def _labels(
 
 
 def _image(profile: Profile, gpus: values.Gpus, facts: Facts) -> tuple[str, str]:
-    machine = facts.machine if gpus != values.NO_GPUS else None  # without one any runs
+    machine = facts.machine if gpus != values.NO_GPUS else None  # without a GPU any runs
     return image_for(profile, machine, asked_gpus(gpus, machine, facts.holdings), facts.unseen)
 
 
 def image_for(
     profile: Profile, machine: Machine | None, gpus: Sequence[Gpu], unseen: str
 ) -> tuple[str, str]:
-    """The image, and the sentence that says why if it was open; `unseen` is why no machine is."""
+    """The image, and a sentence that says why, empty if there was no choice.
+
+    `unseen` is the reason if `machine` is None.
+    """
     choice = fits.choose(profile.images, machine, gpus)
     if choice.why:
         order = "the newest" if profile.is_auto else "the first of its images"
@@ -317,7 +323,10 @@ def _refuse_what_is_ignored(profile: Profile, gpus: values.Gpus, facts: Facts) -
 
 
 def _gpu_notes(profile: Profile, gpus: values.Gpus) -> tuple[str, ...]:
-    """The older nvidia-docker chose GPUs by a variable, which a GPU request overrules."""
+    """Say so if a profile sets the variable by which older nvidia-docker chose GPUs.
+
+    Here the GPU request overrules it.
+    """
     if (asked := profile.environment.get(VISIBLE)) in (None, str(gpus)):
         return ()
     way = f"--gpus device={asked}" if re.match(r"\d|GPU-|MIG-", asked) else f"--gpus {asked}"
@@ -328,23 +337,23 @@ def _gpu_notes(profile: Profile, gpus: values.Gpus) -> tuple[str, ...]:
 
 
 def is_secret(variable: str) -> bool:
-    """Whether a variable's name speaks of something that no printed line may show."""
+    """Whether a variable's name says that its value is a secret, which no printed line may show."""
     return bool(_SECRET.search(variable))
 
 
 def variables_of(name: str) -> dict[str, str]:
-    """What tells a box that runs as somebody who and where at home that is."""
+    """The variables that tell programs in a box which user they run as, and where its home is."""
     return {
         "USER": name,
         "LOGNAME": name,
         "HOME": home_of(name),
-        # an image may have named a home of its own for this
+        # an image may have set it to a folder in a home of its own
         "XDG_CACHE_HOME": f"{home_of(name)}/.cache",
     }
 
 
 def _environment(
-    profile: Profile, ask: Ask, given: Allocation, facts: Facts, kind: Kind
+    profile: Profile, ask: Ask, allocated: Allocation, facts: Facts, kind: Kind
 ) -> tuple[Variable, ...]:
     caller = facts.caller
     own = dict(facts.job.variables) if facts.job else {}
@@ -352,21 +361,21 @@ def _environment(
         own |= variables_of(caller.name)
     if profile.user == "host" and (kind == "jupyter" or caller.uid == 0):
         own |= notebook.stacks(caller.name, caller.uid, caller.gid)
-    found = {name: Variable(name, value) for name, value in own.items()}
+    variables = {name: Variable(name, value) for name, value in own.items()}
     for name, value in profile.environment.items():
         if value is not None:
-            found[name] = Variable(name, value, is_secret(name))
+            variables[name] = Variable(name, value, is_secret(name))
         elif name in caller.environ or facts.exported:
             value = caller.environ.get(name, "")
-            found[name] = Variable(name, value, secret=True, inherited=True)
-    if given.by_place:
-        found.setdefault(ORDER, Variable(ORDER, BY_PLACE))
-    if given.gpus == values.NO_GPUS:
-        # every CUDA image says `all`, which a default NVIDIA runtime would obey
-        found[VISIBLE] = Variable(VISIBLE, NOTHING_VISIBLE)
+            variables[name] = Variable(name, value, secret=True, inherited=True)
+    if allocated.by_place:
+        variables.setdefault(ORDER, Variable(ORDER, BY_PLACE))
+    if allocated.gpus == values.NO_GPUS:
+        # CUDA images set it to `all`, and an engine's default runtime may be NVIDIA's, which obeys
+        variables[VISIBLE] = Variable(VISIBLE, NOTHING_VISIBLE)
     if ask.token is not None:
-        found[notebook.TOKEN] = Variable(notebook.TOKEN, ask.token, secret=True)
-    return tuple(found.values())
+        variables[notebook.TOKEN] = Variable(notebook.TOKEN, ask.token, secret=True)
+    return tuple(variables.values())
 
 
 def _env_files(profile: Profile, facts: Facts) -> tuple[EnvFile, ...]:
@@ -378,8 +387,11 @@ def _env_files(profile: Profile, facts: Facts) -> tuple[EnvFile, ...]:
 
 
 def _env_lines(path: str, text: str, environ: Mapping[str, str]) -> list[str]:
-    """`docker run --env-file`'s language: no quotes, no `export`; a NAME alone is the caller's."""
-    found = []
+    """Read a file as `docker run --env-file` does: no quotes, no `export`.
+
+    A NAME alone takes the caller's value, and is left out if they have none.
+    """
+    lines = []
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         line = line.lstrip()
         name, equals, value = line.partition("=")
@@ -388,10 +400,10 @@ def _env_lines(path: str, text: str, environ: Mapping[str, str]) -> list[str]:
         if not name or re.search(r"\s", name):
             raise ProfileError(f"{path}:{number}", "env_file", f"'{name}' is no variable's name")
         if equals:
-            found.append(f"{name}={value}")
+            lines.append(f"{name}={value}")
         elif name in environ:
-            found.append(f"{name}={environ[name]}")
-    return found
+            lines.append(f"{name}={environ[name]}")
+    return lines
 
 
 def _security(profile: Profile, facts: Facts) -> tuple[SecurityOption, ...]:
@@ -402,7 +414,7 @@ def _security(profile: Profile, facts: Facts) -> tuple[SecurityOption, ...]:
 
 
 def _capabilities(names: tuple[str, ...]) -> tuple[str, ...]:
-    """In the order in which newer `docker` programs send them; ALL holds all others."""
+    """Sorted, as newer `docker` programs send them; ALL includes all others."""
     return ("ALL",) if "ALL" in names else tuple(sorted(names))
 
 
@@ -431,14 +443,17 @@ def _ports(
 
 
 def _port_said(profile: Profile, ask: Ask) -> bool:
-    """Whether Jupyter's port on the host was chosen by a person, so that it is this or none."""
+    """Whether a person chose Jupyter's port on the host: then no other one is tried."""
     return ask.port is not None or any(port.key == notebook.KEY for port in profile.ports)
 
 
 def _jupyter_ports(
     ports: tuple[values.Port, ...], ask: Ask, facts: Facts
 ) -> tuple[values.Port, ...]:
-    """Jupyter's own port: `--port`, else what the profile publishes for it, else from 8888 on."""
+    """The ports with Jupyter's own last.
+
+    It is the one of `--port`, else what the profile publishes for it, else a free one from 8888 on.
+    """
     own = [port for port in ports if port.key == notebook.KEY]
     others = tuple(port for port in ports if port.key != notebook.KEY)
     jupyter = own[0] if own else values.Port(notebook.PORT, host=str(facts.jupyter_port))
@@ -450,7 +465,11 @@ def _jupyter_ports(
 
 
 def _server(profile: Profile, ask: Ask, facts: Facts) -> tuple[str, ...]:
-    """The command that starts Jupyter; with the host's own network it is the one that listens."""
+    """The command that starts Jupyter.
+
+    In the host's own network nothing is published, so Jupyter itself listens at the address and
+    port that Docker would publish.
+    """
     if profile.network_mode != "host":
         return notebook.server(address="0.0.0.0", port=notebook.PORT)
     (*_, port) = _jupyter_ports(profile.ports, ask, facts)
@@ -468,7 +487,7 @@ def _user(profile: Profile, caller: Caller) -> str | None:
 
 
 def _is_caller(profile: Profile, caller: Caller) -> bool:
-    """Whether the box needs to be told of the caller; root it knows."""
+    """Whether the caller must be made known in the box; root is known there."""
     return profile.user == "host" and caller.uid != 0
 
 

@@ -1,4 +1,4 @@
-"""A Plan, said twice: docker-py's arguments, and one `docker run` line that does the same.
+"""Turns a Plan into docker-py's arguments, and into one `docker run` line that does the same.
 
 Both come from the one table of settings. Pure; knows no engine.
 """
@@ -25,20 +25,19 @@ def arguments(plan: Plan) -> Arguments:
     start |= {"stdin_open": True} if plan.interactive else {}
     start |= {"group_add": list(plan.group_add)} if plan.group_add else {}
     size = {"ConsoleSize": list(plan.rows_columns)} if plan.rows_columns else {}
-    return say.merged([Arguments(start, size), *(it.api(value) for it, value in said(plan))])
+    settings = [setting.api(value) for setting, value in said(plan)]
+    return say.merged([Arguments(start, size), *settings])
 
 
 def docker_run(plan: Plan) -> list[Words]:
     """The line in groups of words: `docker run`, each option with its value, image and command."""
-    letters = "".join(
-        letter
-        for letter, wanted in (("d", plan.detach), ("i", plan.interactive), ("t", plan.tty))
-        if wanted
-    )
-    groups = [["docker", "run", *([f"-{letters}"] if letters else [])], ["--name", plan.name]]
+    flags = {"d": plan.detach, "i": plan.interactive, "t": plan.tty}
+    letters = "".join(letter for letter, wanted in flags.items() if wanted)
+    head = ["docker", "run", f"-{letters}"] if letters else ["docker", "run"]
+    groups = [head, ["--name", plan.name]]
     groups += [["--group-add", number] for number in plan.group_add]
-    for it, value in said(plan):
-        groups += it.line(value)
+    for setting, value in said(plan):
+        groups += setting.line(value)
     return [*groups, [plan.image, *plan.command]]
 
 
@@ -49,11 +48,11 @@ def docker_run_line(plan: Plan, *, breaks: bool = False) -> str:
 
 
 def hidden(plan: Plan) -> list[str]:
-    """The variables whose values the line does not show and the caller's shell does not have."""
+    """Variables whose value the line hides and the caller's shell does not have."""
     return [item.name for item in plan.environment if item.secret and not item.inherited]
 
 
 def said(plan: Plan) -> list[tuple[say.Say, object]]:
-    """Every setting that has a value, with how it is said."""
+    """Every setting that has a value: how it is passed on, and the value."""
     pairs = [(setting.said, getattr(plan, setting.key)) for setting in SETTINGS if setting.said]
-    return [(it, value) for it, value in pairs if value is not None and value != ()]
+    return [(way, value) for way, value in pairs if value is not None and value != ()]

@@ -1,1 +1,1 @@
-"""What was asked for: files and flags become a Profile."""
+"""What was asked for: configuration files and flags become a Profile."""

@@ -1,4 +1,4 @@
-"""Files in, what they say out: each value with the file and line that said it.
+"""Finds and reads configuration files: each value comes with the file and line where it stands.
 
 Knows YAML and where configuration lies; knows nothing of what the keys mean.
 """
@@ -23,11 +23,11 @@ Value: TypeAlias = "str | list[Located] | dict[str, Located] | None"
 
 
 class Located(msgspec.Struct, frozen=True):
-    """A value and who said it.
+    """A value, and where it was written.
 
-    Scalars are the text that was written, for only the reader of a key knows whether `12.10` is a
-    version or a number; an empty or null one is None. `where` is `FILE:LINE`; relative paths start
-    at `base`.
+    Scalars stay the text that was written, because only the reader of a key knows whether `12.10`
+    is a version or a number; an empty or null one is None. `where` is `FILE:LINE`, or
+    `command line`; relative paths start at `base`.
     """
 
     value: Value
@@ -35,7 +35,7 @@ class Located(msgspec.Struct, frozen=True):
     base: Path
 
     def plain(self) -> Any:
-        """The value alone, without the origins."""
+        """The value alone, without its places."""
         if isinstance(self.value, list):
             return [item.plain() for item in self.value]
         if isinstance(self.value, dict):
@@ -44,7 +44,10 @@ class Located(msgspec.Struct, frozen=True):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """One file. `name` is how people see it; a `shared` one is at home in no project's folder."""
+    """The settings of one file. `name` is its path as people would type it.
+
+    A `shared` file belongs to no project: its `workspace: .` is the working directory.
+    """
 
     name: str
     settings: Mapping[str, Located]
@@ -54,23 +57,23 @@ class Layer(msgspec.Struct, frozen=True):
 def from_flags(
     flags: Mapping[str, Any], base: Path, where: str = COMMAND_LINE
 ) -> dict[str, Located]:
-    """Flags as the last layer: texts, lists of texts, mappings."""
+    """Flags (texts, lists of texts, mappings) in the shape of a file's settings: one more layer."""
 
-    def said(value: Any) -> Located:
+    def located(value: Any) -> Located:
         if isinstance(value, list | tuple):
-            return Located([said(item) for item in value], where, base)
+            return Located([located(item) for item in value], where, base)
         if isinstance(value, dict):
-            return Located({key: said(item) for key, item in value.items()}, where, base)
+            return Located({key: located(item) for key, item in value.items()}, where, base)
         return Located(value, where, base)
 
-    return {key: said(value) for key, value in flags.items()}
+    return {key: located(value) for key, value in flags.items()}
 
 
 # --- reading YAML
 
 
 def read(text: str, name: str, base: Path) -> dict[str, Located]:
-    """One document, which must be a mapping; errors name `name` and the line."""
+    """Read one YAML document, which must be a mapping; errors begin with `NAME:LINE`."""
     import yaml
 
     # libyaml's parser where PyYAML was built with it: ten times as fast
@@ -85,7 +88,7 @@ def read(text: str, name: str, base: Path) -> dict[str, Located]:
         raise ProfileError(f"{name}:1", "", f"not YAML: {error}") from None
     if root is None:
         return {}
-    document = _Reader(name, base).said(root)
+    document = _Reader(name, base).located(root)
     if not isinstance(document.value, dict):
         raise ProfileError(document.where, "", "a mapping (KEY: VALUE) is expected here")
     return document.value
@@ -94,20 +97,20 @@ def read(text: str, name: str, base: Path) -> dict[str, Located]:
 class _Reader:
     def __init__(self, name: str, base: Path) -> None:
         self.name, self.base = name, base
-        self.open: set[int] = set()
+        self.reading: set[int] = set()  # ids of the nodes around this one
 
-    def said(self, node: Any) -> Located:
+    def located(self, node: Any) -> Located:
         where = f"{self.name}:{node.start_mark.line + 1}"
-        if id(node) in self.open:
+        if id(node) in self.reading:
             raise ProfileError(where, "", "an alias that contains itself")
-        self.open.add(id(node))
+        self.reading.add(id(node))
         value = self.value(node, where)
-        self.open.discard(id(node))
+        self.reading.discard(id(node))
         return Located(value, where, self.base)
 
     def value(self, node: Any, where: str) -> Value:
         if node.id == "sequence":
-            return [self.said(item) for item in node.value]
+            return [self.located(item) for item in node.value]
         if node.id == "mapping":
             return self.mapping(node)
         if not node.style and node.value in ("", "~", "null", "Null", "NULL"):
@@ -117,31 +120,31 @@ class _Reader:
         return str(node.value)
 
     def mapping(self, node: Any) -> dict[str, Located]:
-        found: dict[str, Located] = {}
+        written: dict[str, Located] = {}
         merged: dict[str, Located] = {}
         for key_node, value_node in node.value:
             where = f"{self.name}:{key_node.start_mark.line + 1}"
             if key_node.id != "scalar":
                 raise ProfileError(where, "", "a key is a word")
-            key, item = str(key_node.value), self.said(value_node)
+            key, item = str(key_node.value), self.located(value_node)
             if key == "<<" and isinstance(item.value, dict):
                 merged.update(item.value)
-            elif key in found:
+            elif key in written:
                 raise ProfileError(where, key, "written twice in one mapping; keep one")
             else:
-                # the line of the key, for a block's value starts on the next one
-                found[key] = replace(item, where=where)
-        return {**merged, **found}
+                # the key's line, because a block value starts on the next one
+                written[key] = replace(item, where=where)
+        return {**merged, **written}
 
 
 # --- writing YAML
 
-# What every reader takes for a text as it stands, be its YAML 1.1 or 1.2.
+# Texts that readers of YAML 1.1 and 1.2 alike read as this text when it has no quotes.
 _PLAIN = re.compile(r"(?:[A-Za-z/]|\.(?!\d))[\w./@+=-]*(?::[\w./@+=-]+)*", re.ASCII)
 
 
 def write(document: Mapping[str, Any]) -> str:
-    """The document as YAML; texts that might be read as something else stand in quotes."""
+    """The document as YAML; a text that might be read as something else is quoted."""
     import yaml
 
     class Writer(yaml.SafeDumper):
@@ -164,18 +167,21 @@ _VARIABLE = re.compile(
 )
 
 
-def interpolate(said: Located, environ: Mapping[str, str]) -> Located:
-    """Compose's `$VAR`, `${VAR}`, `${VAR:-else}`, `${VAR:?problem}`, `${VAR:+other}` and `$$`."""
-    if isinstance(said.value, str):
-        if "$" not in said.value:
-            return said
-        return replace(said, value=_expand(said.value, said.where, environ))
-    if isinstance(said.value, list):
-        return replace(said, value=[interpolate(item, environ) for item in said.value])
-    if isinstance(said.value, dict):
-        items = {key: interpolate(item, environ) for key, item in said.value.items()}
-        return replace(said, value=items)
-    return said
+def interpolate(item: Located, environ: Mapping[str, str]) -> Located:
+    """Expand `$VAR`, `${VAR}`, `${VAR:-else}`, `${VAR:?problem}`, `${VAR:+other}`, `$$`.
+
+    As Compose does, in all texts of a value.
+    """
+    if isinstance(item.value, str):
+        if "$" not in item.value:
+            return item
+        return replace(item, value=_expand(item.value, item.where, environ))
+    if isinstance(item.value, list):
+        return replace(item, value=[interpolate(each, environ) for each in item.value])
+    if isinstance(item.value, dict):
+        items = {key: interpolate(each, environ) for key, each in item.value.items()}
+        return replace(item, value=items)
+    return item
 
 
 def _expand(text: str, where: str, environ: Mapping[str, str]) -> str:
@@ -208,7 +214,10 @@ def _expand(text: str, where: str, environ: Mapping[str, str]) -> str:
 
 
 class Read(msgspec.Struct):
-    """What was read, lowest first; what could not be, and what was found but not trusted."""
+    """The layers that were read, lowest first.
+
+    `errors` are for files that could not be read, `warnings` for those that are not trusted.
+    """
 
     layers: list[Layer]
     errors: list[GpuboxError]
@@ -218,13 +227,13 @@ class Read(msgspec.Struct):
 def read_all(
     *, cwd: Path, home: Path, environ: Mapping[str, str], uid: int, file: Path | None = None
 ) -> Read:
-    """All layers that can be read, and why the others cannot."""
-    found = Read([_built_in()], [], [])
+    """Read all layers; a file that cannot be read does not keep the others from being read."""
+    result = Read([_built_in()], [], [])
     try:
         files = [(path, True) for path in _shared_files(home, environ)]
     except GpuboxError as error:
-        found.errors.append(error)
-        return found
+        result.errors.append(error)
+        return result
     project = file
     if file is None:
         try:
@@ -232,13 +241,15 @@ def read_all(
         except PermissionError as error:
             closed = error.filename
             project, warning = None, f"{closed} is closed to you, so no {PROJECT_FILE} is used"
-        found.warnings += [warning] if warning else []
-    for path, shared in (*files, *([(project, False)] if project else [])):
+        result.warnings += [warning] if warning else []
+    if project:
+        files.append((project, False))
+    for path, shared in files:
         try:
-            found.layers.append(_load(path, shared=shared))
+            result.layers.append(_load(path, shared=shared))
         except GpuboxError as error:
-            found.errors.append(error)
-    return found
+            result.errors.append(error)
+    return result
 
 
 def _built_in() -> Layer:
@@ -257,13 +268,13 @@ def _shared_files(home: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     candidates = [Path("/etc/gpubox/config.yaml"), own / "config.yaml"]
     for path in candidates:
         try:
-            found = path.is_file()
+            is_there = path.is_file()
         except OSError as error:
             raise GpuboxError(
                 f"{path}: {why(error)}",
                 f"HOME is {home}; sudo -H, or su -, sets it to the user's own",
             ) from None
-        if found:
+        if is_there:
             yield path
     yield from sorted((own / "profiles.d").glob("*.yaml"))
 
@@ -292,7 +303,7 @@ def find_project(cwd: Path, home: Path, uid: int) -> tuple[Path | None, str]:
     """The nearest `gpubox.yaml` upward, or a warning why it is not used.
 
     Somebody else's file could mount and run anything as the caller, so it must be the caller's or
-    root's, and writable by nobody else. The walk ends at home and at the file system's edge.
+    root's, and writable by nobody else. The walk stops at home, and before another file system.
     """
     device = cwd.stat().st_dev
     for folder in (cwd, *cwd.parents):
@@ -328,7 +339,7 @@ def _user_name(uid: int) -> str:
 
 
 def _private_group(gid: int, uid: int) -> bool:
-    """Whether the caller is alone in this group, as most distributions make a user's own one."""
+    """Whether it is the caller's own group without other members, as most distributions make."""
     import grp
     import pwd
 
@@ -339,8 +350,8 @@ def _private_group(gid: int, uid: int) -> bool:
     return user.pw_gid == gid and set(group.gr_mem) <= {user.pw_name} and gid == uid
 
 
-def words(said: Located, split: Callable[[str], list[str]]) -> list[str]:
-    """A list of texts as it is, one text split into words."""
-    if isinstance(said.value, list):
-        return [str(item.value if item.value is not None else "") for item in said.value]
-    return split(str(said.value))
+def words(located: Located, split: Callable[[str], list[str]]) -> list[str]:
+    """The items of a list as they are, or a single text after `split`."""
+    if isinstance(located.value, list):
+        return [str(item.value if item.value is not None else "") for item in located.value]
+    return split(str(located.value))

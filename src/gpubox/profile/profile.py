@@ -1,7 +1,6 @@
-"""What was asked for: layers of files and flags become one Profile.
+"""Merges the layers of files and flags into one Profile: names, `extends`, defaults.
 
-Names, `extends`, merging and defaults are decided here. Knows the settings and the catalogue;
-knows nothing of this machine or of engines.
+Knows the settings and the catalogue of CUDA images; knows nothing of this machine or of engines.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ Merged = dict[str, Item | dict[str, Item]]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """A named set of settings after all layers; what nobody said is None or empty.
+    """A named set of settings after all layers are merged; what no layer says is None or empty.
 
-    `images` are those that the machine may choose from, the one that is wanted most first; it is
-    `image`. Sizes are bytes, `cpus` billionths of a CPU. `merged` keeps each value with where it
-    was said.
+    `images` are the candidates for this machine, the most wanted one, `image`, first. Sizes are
+    bytes, `cpus` billionths of a CPU. `merged` keeps each value with the place where it was
+    written.
     """
 
     name: str
@@ -96,16 +95,16 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_auto(self) -> bool:
-        """Whether the newest CUDA is wanted that this machine can run: of all, or of one major."""
+        """Whether `cuda` is `auto` or only a major version: the newest that this machine runs."""
         cuda = (self.merged or {}).get("cuda")
         return isinstance(cuda, Item) and "." not in str(cuda.value)
 
     def where(self, key: str, item: str = "") -> str:
-        """Where a setting, or one item of a collection, was said."""
-        found = (self.merged or {}).get(key)
-        if isinstance(found, dict):
-            found = found.get(item)
-        return found.where if found else BUILT_IN
+        """Where a setting, or one item of a collection, was written."""
+        setting = (self.merged or {}).get(key)
+        if isinstance(setting, dict):
+            setting = setting.get(item)
+        return setting.where if setting else BUILT_IN
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -117,63 +116,63 @@ class Config(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         for layer in self.layers:
-            for key, said in layer.settings.items():
+            for key, located in layer.settings.items():
                 if key not in TOP_LEVEL and not key.startswith("x-"):
-                    _unknown(said.where, key, list(TOP_LEVEL))
+                    _unknown(located.where, key, list(TOP_LEVEL))
                 if key in ("datasets", "defaults", "profiles"):
-                    _mapping(key, said)
-                if key == "slurm" and said.value not in (None, "required"):
+                    _mapping(key, located)
+                if key == "slurm" and located.value not in (None, "required"):
                     problem = "'required' is all that can be said here; options go into a profile"
-                    raise ProfileError(said.where, key, problem)
+                    raise ProfileError(located.where, key, problem)
 
     # --- the top level
 
     def text(self, key: str) -> Item | None:
-        """A top-level word of the highest layer that says it."""
+        """A top-level text, from the highest layer that has one."""
         for layer in reversed(self.layers):
-            said = layer.settings.get(key)
-            if said and said.value is not None:
-                said = interpolate(said, self.environ)
-                if not isinstance(said.value, str):
-                    raise ProfileError(said.where, key, "a text is expected here")
-                return Item(said.value, said.where)
+            located = layer.settings.get(key)
+            if located and located.value is not None:
+                located = interpolate(located, self.environ)
+                if not isinstance(located.value, str):
+                    raise ProfileError(located.where, key, "a text is expected here")
+                return Item(located.value, located.where)
         return None
 
     def registry(self) -> str | None:
-        found, key = self.text("registry"), "registry"
-        if said := self.environ.get("GPUBOX_REGISTRY"):
-            found, key = Item(said, "GPUBOX_REGISTRY"), ""
+        item, key = self.text("registry"), "registry"
+        if named := self.environ.get("GPUBOX_REGISTRY"):
+            item, key = Item(named, "GPUBOX_REGISTRY"), ""
         try:
-            return values.registry(found.value) if found and found.value else None
+            return values.registry(item.value) if item and item.value else None
         except ValueError as error:
-            raise ProfileError(found.where if found else "", key, str(error)) from None
+            raise ProfileError(item.where if item else "", key, str(error)) from None
 
     def slurm_required(self) -> str:
-        """Where it is said that GPUs are given by Slurm alone; no later layer can take it back."""
-        said = (layer.settings.get("slurm") for layer in self.layers)
-        return next((each.where for each in said if each and each.value), "")
+        """The place of `slurm: required`, or empty; no later layer can take it back."""
+        settings = (layer.settings.get("slurm") for layer in self.layers)
+        return next((slurm.where for slurm in settings if slurm and slurm.value), "")
 
     def default(self, key: str = "default") -> str:
-        found = self.text(key)
-        assert found is not None, "the built-in layer says it"
-        if found.value not in self.names() and not self._is_image_or_cuda(found.value):
+        item = self.text(key)
+        assert item is not None, "the built-in layer has it"
+        if item.value not in self.names() and not self._is_image_or_cuda(item.value):
             raise ProfileError(
-                found.where,
+                item.where,
                 key,
-                f"no profile '{found.value}'",
-                self.nearest(found.value),
+                f"no profile '{item.value}'",
+                self.nearest(item.value),
             )
-        return str(found.value)
+        return str(item.value)
 
     def datasets(self) -> dict[str, Item]:
-        """Each dataset's Mount by name, as the highest layer that names it says."""
+        """The Mount of each dataset by name; of several layers with one name the highest wins."""
         found: dict[str, Item] = {}
         for layer in self.layers:
-            for name, said in _mapping("datasets", layer.settings.get("datasets")).items():
+            for name, located in _mapping("datasets", layer.settings.get("datasets")).items():
                 found.pop(name, None)
-                if said.value is not None:
-                    said = interpolate(said, self.environ)
-                    found[name] = Item(_dataset(name, said), said.where)
+                if located.value is not None:
+                    located = interpolate(located, self.environ)
+                    found[name] = Item(_dataset(name, located), located.where)
         return found
 
     def names(self) -> list[str]:
@@ -181,7 +180,7 @@ class Config(msgspec.Struct, frozen=True):
         return list(dict.fromkeys(name for layer in self.layers for name in _profiles(layer)))
 
     def owners(self, name: str) -> list[str]:
-        """The files that say something of a profile, lowest first."""
+        """The files that define a profile, lowest layer first."""
         return [layer.name for layer in self.layers if name in _profiles(layer)]
 
     # --- profiles
@@ -204,9 +203,10 @@ class Config(msgspec.Struct, frozen=True):
     def profile(
         self, word: str, *overrides: Mapping[str, Located], beneath: Mapping[str, str] | None = None
     ) -> Profile:
-        """The profile, image or CUDA name `word`, under the overrides (NV_GPU, flags), in order.
+        """The Profile that `word` means: a profile's name, an image, or a name of a CUDA image.
 
-        What `beneath` says holds where no layer says anything, not even `null`.
+        The overrides (NV_GPU, flags) are merged last, in their order. `beneath` is the lowest layer
+        of all: every other layer overrides it, a `null` too.
         """
         lowest = Located(from_flags(beneath or {}, self.cwd, BUILT_IN), BUILT_IN, self.cwd)
         merged: Merged = self._read("", lowest, None)
@@ -244,7 +244,7 @@ class Config(msgspec.Struct, frozen=True):
             yield step
 
     def _unwritten(self, word: str) -> Merged:
-        """What a word stands for that no file defines: an image, or a CUDA image of NVIDIA's."""
+        """The settings of a word that no file defines: an image, or the name of a CUDA image."""
         from gpubox.images import catalog
 
         if "/" in word or ":" in word:
@@ -258,25 +258,31 @@ class Config(msgspec.Struct, frozen=True):
         raise UsageError(f"no profile '{word}'", self.nearest(word))
 
     def _policy(self, image: str) -> Merged:
-        """When an image is pulled by the profile that has it: one that was saved here never is."""
+        """The pull policy that goes with an image: that of the profile which has this image.
+
+        `gpubox save` writes such a profile: its image is on this engine alone, so it is never
+        pulled, also if it is named without its profile.
+        """
         for layer in self.layers:
-            for name, said in _profiles(layer).items():
-                settings = _mapping(f"profiles.{name}", said)
+            for name, located in _profiles(layer).items():
+                settings = _mapping(f"profiles.{name}", located)
                 has, policy = settings.get("image"), settings.get("pull_policy")
                 if has and policy and has.value in (image, image.removesuffix(":latest")):
                     return {"pull_policy": self._parse(BY_KEY["pull_policy"], policy, layer)}
         return {}
 
-    def _read(self, key: str, said: Located | None, layer: Layer | None, known: str = "") -> Merged:
-        """One layer's mapping with every value parsed; `null` stays as a reset."""
+    def _read(
+        self, key: str, located: Located | None, layer: Layer | None, known: str = ""
+    ) -> Merged:
+        """Parse one layer's mapping; `null` stays in it, to reset what lower layers say."""
         read: Merged = {}
-        for name, value in _mapping(key, said).items():
+        for name, value in _mapping(key, located).items():
             setting = BY_KEY.get(name)
             if setting is None or (name == "extends" and known != "extends"):
                 _unknown(value.where, name, [s.key for s in SETTINGS])
             assert setting is not None
             read[name] = self._parse(setting, value, layer)
-        if _said(read, "image") and _said(read, "cuda"):
+        if _item_of(read, "image") and _item_of(read, "cuda"):
             where = read["cuda"].where if isinstance(read["cuda"], Item) else ""
             raise ProfileError(where, "cuda", "image and cuda in one place; keep one of them")
         return read
@@ -288,6 +294,7 @@ class Config(msgspec.Struct, frozen=True):
             try:
                 value = interpolate(value, self.environ)
             except ProfileError as error:
+                # the key goes behind FILE:LINE
                 problem = error.problem.replace(": ", f": {setting.key}: ", 1)
                 raise GpuboxError(problem, error.hint, exit_code=error.exit_code) from None
             if setting.key == "workspace" and layer.shared:
@@ -317,38 +324,38 @@ class Config(msgspec.Struct, frozen=True):
 
     def _finish(self, word: str, merged: Merged) -> Profile:
         images, where = self._images(word, merged)
-        said: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for setting in SETTINGS:
-            found = merged.get(setting.key)
-            if setting.key in ("image", "extends", "datasets", *CUDA_GROUP) or found is None:
+            value = merged.get(setting.key)
+            if setting.key in ("image", "extends", "datasets", *CUDA_GROUP) or value is None:
                 continue
-            if isinstance(found, Item):
-                said[setting.key] = found.value
+            if isinstance(value, Item):
+                fields[setting.key] = value.value
             elif setting.key in ("environment", "labels"):
-                said[setting.key] = {name: item.value for name, item in found.items()}
+                fields[setting.key] = {name: item.value for name, item in value.items()}
             else:
-                said[setting.key] = tuple(item.value for item in found.values())
-        said["volumes"] = _all_mounts(merged)
+                fields[setting.key] = tuple(item.value for item in value.values())
+        fields["volumes"] = _all_mounts(merged)
         return Profile(
             name=word,
             images=images,
             image_where=where,
             registry=self.registry(),
             merged=merged,
-            **said,
+            **fields,
         )
 
     def _images(self, word: str, merged: Merged) -> tuple[tuple[str, ...], str]:
-        if image := _said(merged, "image"):
+        if image := _item_of(merged, "image"):
             for key in CUDA_GROUP:
-                if idle := _said(merged, key):
+                if idle := _item_of(merged, key):
                     named = " or ".join(image.value)
                     problem = f"it picks among NVIDIA's CUDA images, and {named} is the image"
                     raise ProfileError(
                         idle.where, key, problem, "leave it out, or write cuda: in place of image:"
                     )
             return image.value, image.where
-        cuda = _said(merged, "cuda")
+        cuda = _item_of(merged, "cuda")
         if cuda is None:
             where = next(iter(self.owners(word)), COMMAND_LINE)
             raise ProfileError(
@@ -356,7 +363,7 @@ class Config(msgspec.Struct, frozen=True):
             )
         from gpubox.images import catalog
 
-        cudnn, flavor, os = (_said(merged, key) for key in CUDA_GROUP[1:])
+        cudnn, flavor, os = (_item_of(merged, key) for key in CUDA_GROUP[1:])
         choice = catalog.CudaChoice(
             cuda=cuda.value,
             cudnn=cudnn.value.replace(AUTO, "") if cudnn else None,
@@ -366,7 +373,7 @@ class Config(msgspec.Struct, frozen=True):
         try:
             return catalog.candidates(choice), cuda.where
         except catalog.CudaImageError as error:
-            where = (_said(merged, error.key) or cuda).where
+            where = (_item_of(merged, error.key) or cuda).where
             raise ProfileError(where, error.key, error.problem, error.hint) from None
 
 
@@ -375,18 +382,18 @@ class Config(msgspec.Struct, frozen=True):
 
 def _merge(into: Merged, layer: Merged) -> None:
     """Compose's rules: values replace, collections merge by key, `null` resets."""
-    if _said(layer, "image"):
+    if _item_of(layer, "image"):
         _drop(into, CUDA_GROUP)
     if "cuda" in layer:
         _drop(into, ("image", "cudnn", "flavor", "os"))
-    for key, said in layer.items():
-        if isinstance(said, Item):
+    for key, setting in layer.items():
+        if isinstance(setting, Item):
             into.pop(key, None)
-            if said.value is not None:
-                into[key] = said
+            if setting.value is not None:
+                into[key] = setting
         else:
             before = into.get(key)
-            into[key] = {**(before if isinstance(before, dict) else {}), **said}
+            into[key] = {**(before if isinstance(before, dict) else {}), **setting}
 
 
 def _drop(merged: Merged, keys: tuple[str, ...]) -> None:
@@ -394,13 +401,13 @@ def _drop(merged: Merged, keys: tuple[str, ...]) -> None:
         merged.pop(key, None)
 
 
-def _said(merged: Merged, key: str) -> Item | None:
+def _item_of(merged: Merged, key: str) -> Item | None:
     found = merged.get(key)
     return found if isinstance(found, Item) and found.value is not None else None
 
 
 def _all_mounts(merged: Merged) -> tuple[values.Mount, ...]:
-    """Volumes, datasets and the workspace together; no two may have one target."""
+    """Volumes, datasets and the workspace together; two on one target are an error."""
     found: dict[str, Item] = {}
     workspace = merged.get("workspace")
     groups = [merged.get("volumes"), merged.get("datasets")]
@@ -422,20 +429,20 @@ def _all_mounts(merged: Merged) -> tuple[values.Mount, ...]:
 # --- shapes
 
 
-def _mapping(key: str, said: Located | None) -> dict[str, Located]:
-    if said is None or said.value is None:
+def _mapping(key: str, located: Located | None) -> dict[str, Located]:
+    if located is None or located.value is None:
         return {}
-    if not isinstance(said.value, dict):
-        raise ProfileError(said.where, key, "a mapping (KEY: VALUE) is expected here")
-    return said.value
+    if not isinstance(located.value, dict):
+        raise ProfileError(located.where, key, "a mapping (KEY: VALUE) is expected here")
+    return located.value
 
 
 def _profiles(layer: Layer) -> dict[str, Located]:
     found = _mapping("profiles", layer.settings.get("profiles"))
-    for name, said in found.items():
+    for name, located in found.items():
         if not re.fullmatch(PROFILE_NAME, name):
             raise ProfileError(
-                said.where, name, "no name for a profile: letters, digits, '.', '_' and '-'"
+                located.where, name, "no name for a profile: letters, digits, '.', '_' and '-'"
             )
     return found
 
@@ -445,22 +452,26 @@ def _unknown(where: str, key: str, known: list[str]) -> None:
     raise ProfileError(where, key, "unknown key", hint)
 
 
-def _dataset(name: str, said: Located) -> values.Mount:
+def _dataset(name: str, located: Located) -> values.Mount:
     """`HOST_PATH[:BOX_PATH][:rw]`; without BOX_PATH it is /data/NAME."""
-    if not isinstance(said.value, str):
-        raise ProfileError(said.where, f"datasets.{name}", "HOST_PATH[:BOX_PATH][:rw] is expected")
-    source, _, rest = said.value.partition(":")
+    if not isinstance(located.value, str):
+        raise ProfileError(
+            located.where, f"datasets.{name}", "HOST_PATH[:BOX_PATH][:rw] is expected"
+        )
+    source, _, rest = located.value.partition(":")
     try:
         if rest.count(":") and not rest.startswith("/"):
-            raise ValueError(f"'{said.value}' is no HOST_PATH[:BOX_PATH][:rw]; {values.NO_COLON}")
-        folder = values.host_path(source, said.base)
+            raise ValueError(
+                f"'{located.value}' is no HOST_PATH[:BOX_PATH][:rw]; {values.NO_COLON}"
+            )
+        folder = values.host_path(source, located.base)
         return _at(values.Mount(f"/data/{name}", folder, bind=True, read_only=True), rest)
     except ValueError as error:
-        raise ProfileError(said.where, f"datasets.{name}", str(error)) from None
+        raise ProfileError(located.where, f"datasets.{name}", str(error)) from None
 
 
 def _at(mount: values.Mount, text: str) -> values.Mount:
-    """The same folder at `[BOX_PATH][:ro|:rw]`."""
+    """The mount, moved and made read-only or writable as `[BOX_PATH][:ro|:rw]` says."""
     from msgspec.structs import replace
 
     path, _, mode = ("", "", text) if text in ("ro", "rw") else text.partition(":")

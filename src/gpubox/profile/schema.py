@@ -17,7 +17,7 @@ from gpubox.profile.settings import SETTINGS
 
 Schema: TypeAlias = dict[str, Any]
 
-_VARIABLE = r"\$"  # what ${NAME} will be, no editor knows
+_VARIABLE = r"\$"  # a text with ${NAME} passes: an editor cannot know its value
 _PROFILE = "#/definitions/profile"
 
 
@@ -26,12 +26,12 @@ def text() -> str:
 
 
 def schema() -> Schema:
-    """What editors are told of a whole file. Every key may be empty, or null."""
+    """The schema of a whole file. Every key may be empty, or null."""
     settings, long_forms = _settings()
     word = _as_yaml({"anyOf": [{"type": "string"}, {"type": "null"}]})
     shapes = {
         "datasets": _named(word),
-        # of a reference nothing else is read, so a description would be lost beside it
+        # draft-07 ignores all that stands beside a $ref, so a description would be lost here
         "defaults": _mapping(
             {key: {"$ref": f"{_PROFILE}/properties/{key}"} for key in settings if key != "extends"}
         ),
@@ -50,15 +50,15 @@ def schema() -> Schema:
 
 
 def _settings() -> tuple[dict[str, Schema], Schema]:
-    """Of each setting what it takes, and the long forms that they refer to."""
+    """The schema of each setting, and the definitions of the long forms that they refer to."""
     shapes, long_forms = msgspec.json.schema_components(
         [setting.written | None for setting in SETTINGS], ref_template="#/definitions/{name}"
     )
-    taken = {
+    by_key = {
         setting.key: {"description": setting.help} | _as_yaml(shape)
         for setting, shape in zip(SETTINGS, shapes, strict=True)
     }
-    return taken, _as_yaml(long_forms)
+    return by_key, _as_yaml(long_forms)
 
 
 def _mapping(keys: Mapping[str, Schema]) -> Schema:
@@ -70,7 +70,7 @@ def _named(value: Schema) -> Schema:
 
 
 def _as_yaml(part: Any) -> Any:
-    """The schema of texts as that of YAML's scalars, which gpubox takes as they are written."""
+    """Turn a schema of texts into one of YAML's scalars: gpubox reads 8 and true as texts."""
     if isinstance(part, list | tuple):
         return [_as_yaml(item) for item in part]
     if not isinstance(part, dict):
@@ -88,7 +88,10 @@ def _as_yaml(part: Any) -> Any:
 
 
 def _scalar(pattern: str | None) -> Schema:
-    """What the pattern takes: texts, and the numbers and truths that it matches as they stand."""
+    """Texts that match the pattern, and numbers and booleans if it matches one as it is written.
+
+    A few samples show whether it does.
+    """
     if pattern is None:
         return {"type": ["string", "number", "boolean"]}
     takes = {text for text in ("-1", "0", "1", "1.5", "true") if re.fullmatch(pattern, text)}

@@ -1,4 +1,4 @@
-"""The one table of settings: what a profile may say, how it merges, how Docker is told.
+"""The one table of settings: what a profile may say, how it merges, how it is passed to Docker.
 
 Options, help, the README's reference and the JSON Schema come from it. Knows the meaning of each
 key; knows nothing of files, profiles' names or engines.
@@ -27,7 +27,7 @@ from gpubox.values import Gpus
 
 
 class Item(NamedTuple):
-    """A merged value, and where it was said."""
+    """A parsed value, and where it was written."""
 
     value: Any
     where: str
@@ -36,26 +36,26 @@ class Item(NamedTuple):
 class MisreadItemError(ValueError):
     """A problem with one item of a list or mapping, which has a line of its own."""
 
-    def __init__(self, said: Located, problem: str) -> None:
+    def __init__(self, item: Located, problem: str) -> None:
         super().__init__(problem)
-        self.said = said
+        self.item = item
 
 
-# --- readers: what was said -> what is meant, or a ValueError with the problem
+# --- readers: a Located value -> what it means, or a ValueError with the problem
 
 
 def one(parse: Callable[[str], Any] = str) -> Callable[[Located], Any]:
-    return lambda said: parse(str(said.value))
+    return lambda located: parse(str(located.value))
 
 
 def keyed(
     parse: Callable[[Located], Iterable[tuple[str, Any]]],
 ) -> Callable[[Located], dict[str, Item]]:
-    """A list whose items are known by a key: the same key twice is an error within one layer."""
+    """Read a list as a mapping by each item's key; one key twice in a layer is an error."""
 
-    def read(said: Located) -> dict[str, Item]:
+    def read(located: Located) -> dict[str, Item]:
         found: dict[str, Item] = {}
-        for item in _items(said):
+        for item in _items(located):
             with _about(item):
                 for key, value in parse(item):
                     if key in found:
@@ -67,14 +67,14 @@ def keyed(
 
 
 def mapping(parse: Callable[[str, Located], Any]) -> Callable[[Located], dict[str, Item]]:
-    """A mapping, or Compose's list of `NAME=VALUE`; a NAME alone has no value (None).
+    """Read a mapping, or Compose's list of `NAME=VALUE`; a NAME alone has no value (None).
 
-    A repeated NAME wins over the one before it, as -e does with docker run.
+    Of a repeated NAME the last one counts, as with `docker run -e`.
     """
 
-    def read(said: Located) -> dict[str, Item]:
+    def read(located: Located) -> dict[str, Item]:
         found: dict[str, Item] = {}
-        for name, item in _pairs(said):
+        for name, item in _pairs(located):
             with _about(item):
                 found[name] = Item(parse(name, item), item.where)
         return found
@@ -82,15 +82,15 @@ def mapping(parse: Callable[[str, Located], Any]) -> Callable[[Located], dict[st
     return read
 
 
-def _items(said: Located) -> list[Located]:
-    return said.value if isinstance(said.value, list) else [said]
+def _items(located: Located) -> list[Located]:
+    return located.value if isinstance(located.value, list) else [located]
 
 
-def _pairs(said: Located) -> Iterator[tuple[str, Located]]:
-    if isinstance(said.value, dict):
-        yield from said.value.items()
+def _pairs(located: Located) -> Iterator[tuple[str, Located]]:
+    if isinstance(located.value, dict):
+        yield from located.value.items()
         return
-    for item in _items(said):
+    for item in _items(located):
         name, equals, value = str(item.value).partition("=")
         if not name:
             raise MisreadItemError(item, f"'{item.value}' has no name before the =")
@@ -99,95 +99,95 @@ def _pairs(said: Located) -> Iterator[tuple[str, Located]]:
 
 @contextmanager
 def _about(item: Located) -> Iterator[None]:
-    """What is wrong in here is told with this item's line."""
+    """Turn a ValueError from inside into one that knows this item's line."""
     try:
         yield
     except ValueError as error:
         raise MisreadItemError(item, str(error)) from None
 
 
-def _variable(name: str, said: Located) -> str | None:
-    if isinstance(said.value, list | dict):
+def _variable(name: str, located: Located) -> str | None:
+    if isinstance(located.value, list | dict):
         raise ValueError(f"{name} has a text as its value")
-    return said.value
+    return located.value
 
 
-def _label(name: str, said: Located) -> str:
+def _label(name: str, located: Located) -> str:
     if name.startswith("gpubox."):
         raise ValueError(f"labels under gpubox. are gpubox's own; rename '{name}'")
     if any(letter.isspace() for letter in name):
         raise ValueError(f"the name of the label '{name}' has a space in it")
-    return _variable(name, said) or ""
+    return _variable(name, located) or ""
 
 
-def _ulimit(name: str, said: Located) -> values.Ulimit:
-    if isinstance(said.value, dict):
-        if len(said.value) > 2:
+def _ulimit(name: str, located: Located) -> values.Ulimit:
+    if isinstance(located.value, dict):
+        if len(located.value) > 2:
             raise ValueError(f"{name} is a number, or a mapping with soft and hard")
-        return values.ulimit(name, "{soft}:{hard}".format_map(said.plain()))
-    return values.ulimit(name, str(said.value if said.value is not None else ""))
+        return values.ulimit(name, "{soft}:{hard}".format_map(located.plain()))
+    return values.ulimit(name, str(located.value if located.value is not None else ""))
 
 
-def _ports(said: Located) -> list[tuple[str, values.Port]]:
-    plain = said.plain()
+def _ports(located: Located) -> list[tuple[str, values.Port]]:
+    plain = located.plain()
     found = values.long_port(plain) if isinstance(plain, dict) else values.ports(str(plain))
     return [(port.key, port) for port in found]
 
 
-def _volume(said: Located) -> list[tuple[str, values.Mount]]:
-    plain = said.plain()
+def _volume(located: Located) -> list[tuple[str, values.Mount]]:
+    plain = located.plain()
     if isinstance(plain, dict):
-        mount = values.long_volume(plain, said.base)
+        mount = values.long_volume(plain, located.base)
     else:
-        mount = values.volume(str(plain), said.base)
+        mount = values.volume(str(plain), located.base)
     return [(mount.target, mount)]
 
 
-def _device(said: Located) -> list[tuple[str, values.Device]]:
-    device = values.device(str(said.value))
+def _device(located: Located) -> list[tuple[str, values.Device]]:
+    device = values.device(str(located.value))
     return [(device.target, device)]
 
 
-def _sbatch_option(said: Located) -> list[tuple[str, str]]:
-    found = values.sbatch_option(str(said.value or ""))
+def _sbatch_option(located: Located) -> list[tuple[str, str]]:
+    found = values.sbatch_option(str(located.value or ""))
     return [(found, found)]
 
 
-def _capability(said: Located) -> list[tuple[str, str]]:
-    """By its full name, as newer engines store it: `sys_ptrace` is CAP_SYS_PTRACE."""
-    name = str(said.value or "").upper()
+def _capability(located: Located) -> list[tuple[str, str]]:
+    """The full name, as newer engines store it: `sys_ptrace` is CAP_SYS_PTRACE."""
+    name = str(located.value or "").upper()
     if not name.replace("_", "").isalpha():
-        raise ValueError(f"'{said.value}' is no capability")
+        raise ValueError(f"'{located.value}' is no capability")
     full = name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
     return [(full, full)]
 
 
-def _security(said: Located) -> list[tuple[str, str]]:
-    """A seccomp profile is a file of the caller's, named from where it was written.
+def _security(located: Located) -> list[tuple[str, str]]:
+    """A path to a seccomp profile is relative to the file that names it.
 
-    Docker's older spelling with a colon is taken too.
+    Docker's older spelling with a colon (`seccomp:unconfined`) is taken too.
     """
-    text = str(said.value)
+    text = str(located.value)
     option, _, value = text.partition("=" if "=" in text else ":")
     if option == "seccomp" and value not in ("unconfined", "builtin", ""):
-        return [(option, f"seccomp={values.host_path(value, said.base)}")]
+        return [(option, f"seccomp={values.host_path(value, located.base)}")]
     return [(text if option == "label" else option, text)]
 
 
-def _env_file(said: Located) -> list[tuple[str, str]]:
-    found = values.host_path(str(said.value), said.base)
+def _env_file(located: Located) -> list[tuple[str, str]]:
+    found = values.host_path(str(located.value), located.base)
     return [(found, found)]
 
 
-def _dataset(said: Located) -> list[tuple[str, str]]:
-    name = str(said.value).partition(":")[0]
-    return [(name, str(said.value))]
+def _dataset(located: Located) -> list[tuple[str, str]]:
+    name = str(located.value).partition(":")[0]
+    return [(name, str(located.value))]
 
 
-def _gpus(said: Located) -> Gpus:
-    if isinstance(said.value, list):
-        return values.gpu_ids(",".join(words(said, shlex.split)))
-    plain = said.plain()
+def _gpus(located: Located) -> Gpus:
+    if isinstance(located.value, list):
+        return values.gpu_ids(",".join(words(located, shlex.split)))
+    plain = located.plain()
     return values.long_gpus(plain) if isinstance(plain, dict) else values.gpus(str(plain))
 
 
@@ -199,18 +199,18 @@ def _gpus_written(gpus: Gpus) -> Any:
     return {**which, "share": True}
 
 
-def _command(said: Located) -> tuple[str, ...]:
+def _command(located: Located) -> tuple[str, ...]:
     try:
-        return tuple(words(said, shlex.split))
+        return tuple(words(located, shlex.split))
     except ValueError as error:
-        raise ValueError(f"'{said.value}': {str(error).lower()}") from None
+        raise ValueError(f"'{located.value}': {str(error).lower()}") from None
 
 
-def _entrypoint(said: Located) -> tuple[str, ...]:
+def _entrypoint(located: Located) -> tuple[str, ...]:
     # the flag is one word, as docker's: --entrypoint "" and --entrypoint "/a b" are whole
-    if said.where == COMMAND_LINE:
-        return (str(said.value or ""),)
-    return _command(said) or ("",)
+    if located.where == COMMAND_LINE:
+        return (str(located.value or ""),)
+    return _command(located) or ("",)
 
 
 def _working_dir(text: str) -> str:
@@ -219,12 +219,12 @@ def _working_dir(text: str) -> str:
     return text
 
 
-def _workspace(said: Located) -> values.Mount:
+def _workspace(located: Located) -> values.Mount:
     """`DIR[:BOX_PATH]`: read and write, at /workspace unless said otherwise."""
-    source, _, target = str(said.value).partition(":")
+    source, _, target = str(located.value).partition(":")
     if target and not target.startswith("/"):
-        raise ValueError(f"'{said.value}' is not DIR[:BOX_PATH]; {values.NO_COLON}")
-    folder = values.host_path(source, said.base)
+        raise ValueError(f"'{located.value}' is not DIR[:BOX_PATH]; {values.NO_COLON}")
+    folder = values.host_path(source, located.base)
     if folder == "/":
         raise ValueError("the whole machine is no workspace; name a folder")
     return values.Mount(values.box_path(target or "/workspace"), folder, bind=True)
@@ -249,9 +249,9 @@ def _flavor(text: str) -> str:
     return text
 
 
-def _images(said: Located) -> tuple[str, ...]:
+def _images(located: Located) -> tuple[str, ...]:
     """One image, or several in the order in which they are wanted."""
-    found = tuple(words(said, lambda text: [text]))
+    found = tuple(words(located, lambda text: [text]))
     for image in found:
         values.reference(image)
     if not found:
@@ -269,12 +269,12 @@ def _hostname(text: str) -> str:
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table.
+    """One row of the table.
 
-    `flag` is `docker run`'s (a repeatable one for a collection), `also` its other spelling.
-    `written` is what YAML may hold; `read` makes the value of it, and `write` is the way back where
-    `str` is not. `merge` says what a later layer does to an earlier one. Without `said` the plan
-    turns the value into another setting.
+    `flag` is spelt as `docker run`'s, and may be repeated for a collection; `also` is its short or
+    other spelling. `written` is the type that YAML may hold; `read` makes the value of it, and
+    `write` makes YAML of the value again. `merge` says what a later layer does to an earlier one.
+    `said` passes the value to Docker and Compose; without it the plan turns it into other settings.
     """
 
     key: str
@@ -288,36 +288,38 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     merge: Literal["replace", "by key"] = "replace"
     said: say.Say | None = None
 
-    def parse(self, said: Located) -> Any:
-        """What was said, as this setting means it; a ProfileError names the line."""
+    def parse(self, located: Located) -> Any:
+        """Read a value; a ProfileError names the line of what is wrong with it."""
         try:
-            self._check_shape(said)
-            return self.read(said)
+            self._check_shape(located)
+            return self.read(located)
         except MisreadItemError as error:
-            raise ProfileError(error.said.where, self.name_in(said), str(error)) from None
+            raise ProfileError(error.item.where, self.name_in(located), str(error)) from None
         except ValueError as error:
-            raise ProfileError(said.where, self.name_in(said), str(error)) from None
+            raise ProfileError(located.where, self.name_in(located), str(error)) from None
 
-    def name_in(self, said: Located) -> str:
-        return self.flag if said.where == COMMAND_LINE and self.flag else self.key
+    def name_in(self, located: Located) -> str:
+        return self.flag if located.where == COMMAND_LINE and self.flag else self.key
 
-    def _check_shape(self, said: Located) -> None:
-        # a truth is read from its text, with a message that shows it
+    def _check_shape(self, located: Located) -> None:
+        # a boolean is still a text here: its reader has a message that shows what was written
         shape = Text if self.written is bool else self.written
         try:
-            msgspec.convert(said.plain(), shape, strict=False)
+            msgspec.convert(located.plain(), shape, strict=False)
         except msgspec.ValidationError as error:
-            raise MisreadItemError(_pointed_to(said, str(error)), _in_words(str(error))) from None
+            raise MisreadItemError(
+                _pointed_to(located, str(error)), _in_words(str(error))
+            ) from None
 
 
-def _pointed_to(said: Located, problem: str) -> Located:
-    """The item of a list that msgspec's sentence is about, which has a line of its own."""
+def _pointed_to(located: Located, problem: str) -> Located:
+    """The list item that msgspec's sentence is about, for its own line; else the whole value."""
     item = re.search(r"at `\$\[(\d+)\]", problem)
-    return said.value[int(item[1])] if item and isinstance(said.value, list) else said
+    return located.value[int(item[1])] if item and isinstance(located.value, list) else located
 
 
 def _in_words(problem: str) -> str:
-    """msgspec's sentence in YAML's words; in a long form with the key that it is about."""
+    """msgspec's sentence in YAML's words, with the key if it is about one of a mapping."""
     text, _, place = problem.replace("`", "").partition(" - at ")
     text = text.removeprefix("Expected ")
     if text.startswith("Object missing required field"):

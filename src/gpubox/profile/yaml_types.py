@@ -1,7 +1,7 @@
-"""What YAML may hold: types that msgspec checks, and what an editor is told beyond them.
+"""The types of YAML values: what msgspec checks, and what the JSON Schema tells editors beyond it.
 
-The check is coarse, since the reader of a setting says in better words what is wrong with a value;
-what is `like` a pattern, and which keys a long form has, is for the JSON Schema alone.
+The check is coarse, because the reader of a setting has better words for what is wrong. Patterns
+(`like`) and the list of a long form's keys serve the JSON Schema alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def told(**schema: Any) -> Meta:
 
 
 def like(pattern: str, *examples: str) -> Meta:
-    """A text that the pattern matches from end to end, or a number that reads so."""
+    """A text that the pattern matches from end to end, or a number whose spelling it matches."""
     instead = f"write it like {' or '.join(examples)}"
     shown = {"examples": examples, "patternErrorMessage": instead} if examples else {}
     return told(pattern=f"^(?:{pattern})$", **shown)
@@ -34,7 +34,7 @@ def one_of(*words: str) -> Meta:
     return told(enum=words)
 
 
-SOME = told(minItems=1)
+NOT_EMPTY = told(minItems=1)
 Truth: TypeAlias = Annotated[Text, like("true|false", "true")]
 
 # --- values
@@ -48,7 +48,7 @@ Capability: TypeAlias = Annotated[Text, like("[A-Za-z_]+", "SYS_PTRACE")]
 Device: TypeAlias = Annotated[Text, like("/.*|[^/]+/.+=.+", "/dev/fuse")]
 
 Image: TypeAlias = Annotated[Text, like(r"\S+")]
-Images: TypeAlias = Image | Annotated[list[Image], SOME]
+Images: TypeAlias = Image | Annotated[list[Image], NOT_EMPTY]
 Cuda: TypeAlias = Annotated[Text, like(r"auto|\d+(?:\.\d+){0,2}", "auto", "12", "12.4")]
 Cudnn: TypeAlias = Annotated[Text, like(r"auto|\d+", "auto", "9")]
 Flavor: TypeAlias = Annotated[Text, one_of("base", "runtime", "devel")]
@@ -61,13 +61,13 @@ Gpu: TypeAlias = Annotated[Text, like(values.GPU_ID)]
 
 class LongGpus(TypedDict, total=False):
     count: Annotated[Text, like(r"all|none|[1-9]\d*", "all")] | None
-    device_ids: Gpu | Annotated[list[Gpu], SOME] | None
+    device_ids: Gpu | Annotated[list[Gpu], NOT_EMPTY] | None
     share: Truth | None
 
 
 Gpus: TypeAlias = (
     Annotated[Text, like(values.GPUS, "all", "none", "device=0")]
-    | Annotated[list[Gpu], SOME]
+    | Annotated[list[Gpu], NOT_EMPTY]
     | LongGpus
 )
 

@@ -1,4 +1,4 @@
-"""What was typed becomes a script for Slurm's `sbatch`, and tells where its output will be.
+"""Writes the script that Slurm's `sbatch` is given, and says in which file its output will be.
 
 Pure: runs nothing, and knows of gpubox only the words that start it.
 """
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 
 def directives(name: str, gpus: int, options: Sequence[str]) -> list[str]:
-    """What stands behind `#SBATCH`, ours before the person's: of two the later one holds.
+    """What stands behind `#SBATCH`: ours first, because of two options Slurm obeys the later one.
 
-    All GPUs are on one node, which `--gres` says in every version; not where `options` say theirs.
+    GPUs are asked for by `--gres`, which every version of Slurm counts per node, unless `options`
+    ask for some.
     """
     return [
         f"--job-name=gpubox-{name}",
@@ -29,7 +30,7 @@ def asks_for_gpus(options: Sequence[str]) -> bool:
 
 
 def script(directives: Sequence[str], words: Sequence[str]) -> str:
-    """The shell becomes the last line's program, so that this one gets Slurm's signals."""
+    """A script that ends in `exec`, so that Slurm's signals reach the program and no shell."""
     return "".join(
         f"{line}\n"
         for line in (
@@ -41,12 +42,12 @@ def script(directives: Sequence[str], words: Sequence[str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """For a shell; `sbatch` takes no script that has a DOS line end anywhere."""
+    """Quote a word for a shell; `sbatch` refuses a script that has a DOS line end anywhere."""
     return shlex.quote(word).replace("\r\n", "'\"$(printf '\\r')\"'\n")
 
 
 def log(directives: Sequence[str], job: str) -> str:
-    """The file that the output goes into; of an array's tasks `*` stands for the number."""
+    """The file that the output goes into; for an array's tasks `*` stands for their numbers."""
     name = _value(directives, "--job-name", "-J")
     output = _value(directives, "--output", "-o")
     known = {"%x": name, "%j": job, "%A": job, "%a": "*", "%%": "%"}

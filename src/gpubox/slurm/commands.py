@@ -1,6 +1,6 @@
-"""Slurm's own commands: `scontrol` is asked, `sbatch` is handed a script.
+"""Runs Slurm's own commands: asks `scontrol`, hands a script to `sbatch`.
 
-Knows no boxes; what the answers mean is `slurm`'s to know.
+Knows no boxes; what the answers mean is for `jobs` to know.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from gpubox.errors import GpuboxError
 from gpubox.slurm import jobs
 
 ENDS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
-"""With these Slurm, or who has it do so, ends a job: `scancel`, a time limit, `--signal`."""
+"""The signals that end a job: by `scancel`, at its time limit, as `--signal` asks."""
 
 _ANSWER_SECONDS = 10
 
 
 def job(environ: Mapping[str, str]) -> jobs.Job | None:
-    """The job that this process is in."""
+    """The job that this process is in, if it is in one."""
     if not jobs.is_in_job(environ):
         return None
     number = environ["SLURM_JOB_ID"]
-    said = _said("--details", "--oneliner", "show", "job", number)
-    return jobs.job(environ, said, _said("show", "config"))
+    details = _scontrol("--details", "--oneliner", "show", "job", number)
+    return jobs.job(environ, details, _scontrol("show", "config"))
 
 
-def _said(*words: str) -> str:
-    """What scontrol says; nothing where it cannot."""
+def _scontrol(*words: str) -> str:
+    """The output of scontrol; empty if it fails."""
     try:
         done = subprocess.run(
             ["scontrol", *words],
@@ -45,7 +45,7 @@ def _said(*words: str) -> str:
 
 
 def submit(script: str) -> tuple[str, str]:
-    """Hand a script over: the job's number, and what else Slurm says."""
+    """Hand a script over; returns the job's number, and what else Slurm says."""
     try:
         done = subprocess.run(
             ["sbatch", "--parsable"], input=os.fsencode(script), capture_output=True, check=False
@@ -55,11 +55,11 @@ def submit(script: str) -> tuple[str, str]:
             "there is no Slurm on this machine: no program sbatch",
             "log in to a node of the cluster; --print shows the script; gpubox run needs no Slurm",
         ) from None
-    said = "; ".join(done.stderr.decode(errors="replace").splitlines())
-    said = re.sub(r"(sbatch|error|Batch job submission failed): ", "", said)
+    notes = "; ".join(done.stderr.decode(errors="replace").splitlines())
+    notes = re.sub(r"(sbatch|error|Batch job submission failed): ", "", notes)
     if done.returncode:
         raise GpuboxError(
-            f"Slurm does not take the job: {said[:1].lower()}{said[1:]}",
+            f"Slurm does not take the job: {notes[:1].lower()}{notes[1:]}",
             "sinfo -o '%P %l %D %c %m %G' shows what there is",
         )
-    return done.stdout.decode().strip().partition(";")[0], said
+    return done.stdout.decode().strip().partition(";")[0], notes

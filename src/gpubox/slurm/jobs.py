@@ -1,6 +1,6 @@
-"""What a Slurm job is and allows: variables and Slurm's own words in, a Job and its GPUs out.
+"""What a Slurm job is and allows: its variables and scontrol's output in, a Job and its GPUs out.
 
-Pure: asks nobody. Slurm counts GPUs as its gres.conf does, which is NVIDIA's order.
+Pure: asks nobody. Slurm numbers GPUs as gres.conf lists them, which is NVIDIA's order.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from gpubox.gpus.pick import listed
 from gpubox.values import NO_GPUS, Gpus
 
 ALWAYS = {"init": "true"}
-"""What a box in a job cannot do without: a first process that obeys signals."""
+"""Settings of every box in a job: without an init its first process may ignore signals."""
 
 _ID, _NODE = "SLURM_JOB_ID", "SLURMD_NODENAME"
-# Of a job's variables those that are not about the tasks of a step, which libraries would obey.
+# The job's variables that a box gets. It gets none about a step's tasks: libraries would obey them.
 _PASSED_ON = (_ID, "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
-_KILL_WAIT, _MARGIN = 30, 5  # seconds: Slurm's default, and what an engine may need beyond a grace
+_KILL_WAIT, _MARGIN = 30, 5  # seconds: Slurm's default, and what the engine itself may take
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """The Slurm job that this process is in.
 
     `gpus` are numbers as Slurm counts them on the node, or names (`GPU-`, `MIG-`). `memory` and
-    `cpus` are spelt as settings are, empty where the job has no limit. In `grace` seconds a box
-    must have stopped.
+    `cpus` are spelt as settings are, empty if the job has no limit. A box must stop within `grace`
+    seconds.
     """
 
     id: str
@@ -43,20 +43,20 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def beneath(self) -> dict[str, str]:
-        """What holds where a profile says nothing: the job's limits, and an end with the job."""
-        said = {"mem_limit": self.memory, "cpus": self.cpus, "rm": "true"}
-        return {key: text for key, text in said.items() if text}
+        """Settings if a profile has none: the job's limits, and that nothing is left of the box."""
+        settings = {"mem_limit": self.memory, "cpus": self.cpus, "rm": "true"}
+        return {key: text for key, text in settings.items() if text}
 
 
 def is_in_job(environ: Mapping[str, str]) -> bool:
     return _ID in environ
 
 
-def job(environ: Mapping[str, str], said: str = "", config: str = "") -> Job:
-    """The job of a process, by its variables and by what `scontrol` says of job and cluster.
+def job(environ: Mapping[str, str], details: str = "", config: str = "") -> Job:
+    """The job of a process, from its variables and scontrol's output on the job and the cluster.
 
-    A job that was submitted from a step of another has that one's variables, too, so Slurm's own
-    word counts more, where there is one.
+    A job that was submitted from a step of another one inherits that one's variables, so scontrol
+    counts more, if it says anything.
     """
     number, node = environ[_ID], environ.get(_NODE, "")
     if not node:
@@ -71,15 +71,15 @@ def job(environ: Mapping[str, str], said: str = "", config: str = "") -> Job:
             f"job {number} has {nodes} nodes, and a box is on one of them",
             "ask for --nodes=1, or srun --nodes=1 --ntasks=1 gpubox run ...",
         )
-    # of an array's last task the number is the array's, too, by which all are told of
-    lines = (line for line in said.splitlines() if line.startswith(f"JobId={number} "))
-    said = next(lines, "")
+    # an array's last task has the number of the array, for which scontrol lists all its tasks
+    lines = (line for line in details.splitlines() if line.startswith(f"JobId={number} "))
+    own_line = next(lines, "")
     cpus = environ.get("SLURM_CPUS_ON_NODE", "")
     return Job(
         id=number,
         node=node,
-        gpus=_gpus(environ, _allocated(said) if one and said else None),
-        memory=_memory(environ, said, int(cpus or 1)),
+        gpus=_gpus(environ, _allocated(own_line) if one and own_line else None),
+        memory=_memory(environ, own_line, int(cpus or 1)),
         cpus=cpus,
         restarts=environ.get("SLURM_RESTART_COUNT", "0"),
         grace=_grace(config),
@@ -88,9 +88,12 @@ def job(environ: Mapping[str, str], said: str = "", config: str = "") -> Job:
 
 
 def _gpus(environ: Mapping[str, str], allocated: Sequence[str] | None) -> tuple[str, ...]:
-    """A step may have some of its job's. CUDA_VISIBLE_DEVICES counts from 0 in each job that has a
-    device cgroup, so that only names in it are worth anything."""
-    step, whole = (_words(environ, f"SLURM_{of}_GPUS") for of in ("STEP", "JOB"))
+    """The GPUs of the step, which may be some of its job's, else of the job.
+
+    Of CUDA_VISIBLE_DEVICES only names are of use: its numbers begin at 0 in each job that has a
+    device cgroup.
+    """
+    step, whole = _words(environ, "SLURM_STEP_GPUS"), _words(environ, "SLURM_JOB_GPUS")
     numbers = step or whole
     if allocated is not None and not (step and set(step) <= set(allocated)):
         numbers = tuple(allocated)
@@ -103,19 +106,22 @@ def _words(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(filter(None, environ.get(name, "").split(",")))
 
 
-def _allocated(said: str) -> list[str]:
-    """Of `GRES=gpu:tesla:3(IDX:0-1,3)` the numbers; none where there is none."""
-    found = list[int]()
-    for ranges in re.findall(r"gpu(?::[^(,\s]+)?\(IDX:([\d,-]+)\)", said):
+def _allocated(details: str) -> list[str]:
+    """The numbers 0, 1 and 3 of `GRES=gpu:tesla:3(IDX:0-1,3)`."""
+    numbers = list[int]()
+    for ranges in re.findall(r"gpu(?::[^(,\s]+)?\(IDX:([\d,-]+)\)", details):
         for part in ranges.split(","):
             first, _, last = part.partition("-")
-            found += range(int(first), int(last or first) + 1)
-    return [str(number) for number in sorted(found)]
+            numbers += range(int(first), int(last or first) + 1)
+    return [str(number) for number in sorted(numbers)]
 
 
-def _memory(environ: Mapping[str, str], said: str, cpus: int) -> str:
-    """What the job asked for, which `srun` alone tells in no variable; 0 is the whole node's."""
-    if asked := re.search(r"\bMinMemory(Node|CPU)=([\d.]+)([KMGT]?)", said):
+def _memory(environ: Mapping[str, str], details: str, cpus: int) -> str:
+    """The memory that the job asked for, as a setting; Slurm's 0, the whole node, is no limit.
+
+    A job that is only an `srun` has no variable for it, so scontrol's details come first.
+    """
+    if asked := re.search(r"\bMinMemory(Node|CPU)=([\d.]+)([KMGT]?)", details):
         per, size, unit = asked.groups()
     elif whole := environ.get("SLURM_MEM_PER_NODE"):
         per, size, unit = "Node", whole, "M"
@@ -127,18 +133,19 @@ def _memory(environ: Mapping[str, str], said: str, cpus: int) -> str:
 
 
 def _grace(config: str) -> int:
-    """As long as Slurm leaves between TERM and KILL, and a little less."""
-    found = re.search(r"(?m)^KillWait\s*=\s*(\d+)", config)
-    return max(1, (int(found[1]) if found else _KILL_WAIT) - _MARGIN)
+    """The seconds that Slurm leaves between TERM and KILL, less a margin."""
+    match = re.search(r"(?m)^KillWait\s*=\s*(\d+)", config)
+    return max(1, (int(match[1]) if match else _KILL_WAIT) - _MARGIN)
 
 
 # --- its GPUs
 
 
 def devices(job: Job, machine: Machine | None) -> tuple[Device, ...]:
-    """The job's GPUs, with their UUIDs where a driver tells any.
+    """The job's GPUs, with their UUIDs if a driver tells them.
 
-    One that shows as many as the job has shows the job's, for a device cgroup hides all others.
+    A driver that shows as many GPUs as the job has shows just these: a device cgroup hides the
+    others. Else it shows the node's, and Slurm's numbers are their indexes.
     """
     if not all(gpu.isdigit() for gpu in job.gpus):
         return tuple(Device(index="", uuid=gpu) for gpu in job.gpus)
@@ -158,9 +165,9 @@ def devices(job: Job, machine: Machine | None) -> tuple[Device, ...]:
 def share_of(
     job: Job, own: Sequence[Device], asked: Gpus, *, default: bool = False
 ) -> tuple[Device, ...]:
-    """Those of the job's `own` GPUs that a box asks for; by `default` it gets all that there are.
+    """Those of the job's `own` GPUs that a box asks for; raises if it asks for any others.
 
-    Raises where it asks for more.
+    By `default`, when nobody chose, it gets all that the job has, even if that is none.
     """
     if asked == NO_GPUS:
         return ()
