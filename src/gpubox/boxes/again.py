@@ -1,6 +1,6 @@
 """A box that was there before starts again, unless somebody has its GPUs meanwhile.
 
-Knows the order of things; how it starts, in the background or with us, the caller says.
+Knows the order of the steps; the caller says whether it starts in the background or attached.
 """
 
 from __future__ import annotations
@@ -26,9 +26,18 @@ T = TypeVar("T")
 
 
 class Again(msgspec.Struct, frozen=True):
-    """Starts of boxes that are there, by what has been surveyed.
+    """Starts of boxes that are there, from surveyed `facts`.
 
-    `other` is what the caller can have instead, on GPUs that are free.
+    A box that was there before cannot be fenced off by its removal, so a ticket competes for it:
+
+    1. Make a ticket: a container that is never started, with the box's claim.
+    2. Win the box's GPUs by the ticket, as a new box does (`Race`). If another box holds them:
+       NotFree, so wait as long as the caller has patience. If a starter goes first: remove the
+       ticket, wait until that has started or is gone, and begin again at 1.
+    3. Start the box, renew the ticket meanwhile, then remove it: now the box itself holds them.
+    4. If the ticket was not there all the time and a rival has come: stop the box, and see 2.
+
+    `other` tells the caller what they can have instead, on GPUs that are free.
     """
 
     race: Race
@@ -36,48 +45,44 @@ class Again(msgspec.Struct, frozen=True):
     other: str = ""
 
     def start(self, box: Box) -> None:
-        """In the background."""
+        """Start it in the background."""
         self.begin(box, partial(self.race.engine.start, box.id, box.image))
 
     def restart(self, box: Box, seconds: int | None) -> None:
-        """Stop and start it, with `seconds` to end by itself; nobody takes its GPUs in between."""
+        """Stop and start it; it is killed after `seconds`. Nobody takes its GPUs in between."""
         self.begin(box, partial(self.race.engine.restart, box.id, seconds))
 
-    def begin(self, box: Box, begun: Callable[[], T]) -> T:
-        """What `begun` gives, which starts the box, as soon as its GPUs are its own."""
+    def begin(self, box: Box, start: Callable[[], T]) -> T:
+        """Call `start`, which starts the box, once its GPUs are its own; what that returns."""
         try:
             if not box.claims_gpus:
-                return begun()
-            decided = partial(self._begin, box, begun)
-            return self.race.when_free(decided, self.facts)[0]
+                return start()
+            return self.race.when_free(partial(self._begin, box, start), self.facts)[0]
         except EngineSaid as refusal:
             if not faults.is_port_taken(refusal.text):
                 raise
             raise self._port_taken(box, refusal) from refusal
 
-    def _begin(self, box: Box, begun: Callable[[], T], facts: Facts) -> T:
+    def _begin(self, box: Box, start: Callable[[], T], facts: Facts) -> T:
         while True:
             try:
-                return self._with_ticket(box, begun, facts.holdings)
+                return self._with_ticket(box, start, facts.holdings)
             except Lost as lost:
                 if any(rival.holds for rival in lost.to):
                     raise self._held(box, lost.to) from None
                 self.race.outlast(lost.to, facts.holdings)
 
-    def _with_ticket(self, box: Box, begun: Callable[[], T], holdings: Sequence[Holding]) -> T:
-        """Start it under the claim of a container that is new; Lost where others get its GPUs."""
+    def _with_ticket(self, box: Box, start: Callable[[], T], holdings: Sequence[Holding]) -> T:
+        """Start it while a ticket claims its GPUs; Lost where others get them."""
         with Ticket(self.race.engine, box.id) as ticket:
-            self.race.win(ticket.id, holdings, box.id)
-            started = ticket.during(begun)
+            self.race.win(ticket.id, holdings, excluding=box.id)
+            started = ticket.during(start)
             if not ticket.give_up():
                 self._make_way(box, holdings)
             return started
 
     def _make_way(self, box: Box, holdings: Sequence[Holding]) -> None:
-        """Stop again if a ticket that was removed for its slowness has let others in.
-
-        It fences off a box that it made, but not one that was there before.
-        """
+        """Stop the box if others have claimed its GPUs while its ticket was gone."""
         seen = self.race.survey.claims(holdings)
         mine = next((claim for claim in seen if claim.id == box.id), None)
         if mine and (rivals := mine.rivals(seen)):

@@ -1,6 +1,6 @@
-"""Boxes as one list call tells of them: whose each is, which one a word means, how it is.
+"""Boxes as the engine lists them: whose each is, which one a word means, what state it is in.
 
-Pure: records and words in, records, people's words or an error that names the owner out.
+Pure: records and words in; records, sentences or an error that names the owner out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     """A container that gpubox started. `created` is in Unix seconds.
 
     `ports` are `ADDRESS:PORT->PORT/PROTOCOL`; `status` is the engine's own sentence; `written` the
-    bytes that it has written over its image, where they were asked for.
+    bytes that it has written on top of its image, None where they were not asked for.
     """
 
     id: str
@@ -56,7 +56,7 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int | None:
-        """That of its last end; None while it runs, and where it never did."""
+        """The exit code of its last end; None while it runs, and before it has run."""
         ended = _ENDED.match(self.status)
         return int(ended[1]) if ended and not self.alive else None
 
@@ -64,9 +64,9 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 # --- which one
 
 
-def restart_policy(found: Inspection) -> str:
-    """By what rule a container starts again by itself; empty where it does not."""
-    name = str((found["HostConfig"].get("RestartPolicy") or {}).get("Name") or "")
+def restart_policy(inspection: Inspection) -> str:
+    """The policy by which a container starts again by itself; empty where it does not."""
+    name = str((inspection["HostConfig"].get("RestartPolicy") or {}).get("Name") or "")
     return "" if name == "no" else name
 
 
@@ -111,9 +111,9 @@ def _of_another(box: Box) -> GpuboxError:
 
 
 def status(box: Box, ended_by: str = "") -> str:
-    """In people's words: `up 3 hours`, `stopped 2 days ago, exit 0`.
+    """Its state in people's words: `up 3 hours`, `stopped 2 days ago, exit 0`.
 
-    `ended_by` is what is known of an end by force.
+    `ended_by` is why it was killed, where that is known.
     """
     if ended := _ENDED.match(box.status):
         code, when = ended[1], ended[2].lower()
@@ -123,12 +123,14 @@ def status(box: Box, ended_by: str = "") -> str:
         return f"{how} {when}".rstrip() + why
     if box.state == "created":
         return "never started"
-    said = box.status.lower().replace(" (paused)", ", paused")
-    return said or box.state
+    return box.status.lower().replace(" (paused)", ", paused") or box.state
 
 
 def way_back(name: str, kind: str, *, runs_on: bool, contested: bool = False) -> str:
-    """What becomes of a box that is left, or has ended, and how to come back to it."""
+    """The sentence when a box is left, or ends: what becomes of it, and how to come back.
+
+    `contested`: to start it again, its GPU must be free.
+    """
     if runs_on:
         back = f"gpubox enter --attach {name} comes back"
         return f"{name} runs on: {back}, gpubox stop {name} ends it"
@@ -141,7 +143,7 @@ def way_back(name: str, kind: str, *, runs_on: bool, contested: bool = False) ->
 
 
 def out_of_memory(limit: int) -> str:
-    """What killed a box, by its own limit in bytes; 0 is none."""
+    """Why a box was killed; `limit` is its own in bytes, 0 for none."""
     return f"its memory of {limit / (1 << 30):.3g} GiB ran out" if limit else _THE_MACHINES
 
 

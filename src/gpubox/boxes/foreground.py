@@ -1,6 +1,7 @@
 """Staying with a process of a box: its streams are our terminal or our pipes until it ends.
 
-Joins what the engine hands out with the terminal. Knows no plan, and nothing of what was before.
+Connects the streams that the engine hands out with the terminal. Knows no plan, and not how the
+box came to be.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from gpubox.errors import EngineError, GpuboxError
 from gpubox.screen import terminal
 from gpubox.screen.terminal import Ending, How
 
-_PULSE = 0.1  # seconds between two looks for an end that nothing tells of
+_PULSE = 0.1  # seconds between two questions whether an exec has ended: no call waits for that
 
 
 class Process(msgspec.Struct, frozen=True):
     """A process of a box whose streams are ours.
 
-    `code` waits for its end; `ended` is readable then. Without, its output's end is its own.
+    `code` waits for its end; the descriptor `ended` is readable then. Where that is None, the end
+    of its output counts as its end.
     """
 
     streams: Hijacked
@@ -38,7 +40,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How it ended: the exit code for the shell, whether it runs on, the last that it said."""
+    """How staying with it ended: our own exit code, whether it runs on, and its last output."""
 
     exit_code: int
     runs_on: bool
@@ -46,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def attached(engine: Engine, box: str, image: str, *, stdin: bool) -> Process:
-    """A box's own process, before it starts: neither its output nor its end is missed."""
+    """A box's own process; before its start, so that neither its output nor its end is missed."""
     streams = engine.attach(box, image, stdin=stdin)
     end = engine.exit_of(box)
     return Process(
@@ -57,10 +59,11 @@ def attached(engine: Engine, box: str, image: str, *, stdin: bool) -> Process:
 def beside(
     engine: Engine, box: str, image: str, wanted: Exec, signals: terminal.Signals
 ) -> Process:
-    """Another process in a running box, started.
+    """Start another process in a running box.
 
-    An engine sends a signal to a box's own process only. Without a terminal, where Ctrl-C is one,
-    all that have its mark get it, which are this one and its children.
+    An engine sends signals only to a box's own process. So this one has a mark in its environment,
+    which its children inherit, and a `kill` in the box reaches all that have it. A terminal needs
+    none: there Ctrl-C is a key.
     """
     mark = f"GPUBOX_ENTERED={uuid4().hex}"
     process = engine.exec(box, replace(wanted, variables=(*wanted.variables, mark)))
@@ -78,7 +81,8 @@ def beside(
     return Process(streams, code, send, partial(engine.exec_resize, process))
 
 
-# Parents first and all at once, as from a keyboard: a shell goes on when only its child has died.
+# One kill, parents first, as Ctrl-C on a terminal reaches all: a shell goes on if only its child
+# dies.
 _SEND = """
 kill -"$2" $(for it in /proc/[0-9]*; do
     grep -qs "$1" "$it/environ" && echo "${it#/proc/}"
@@ -86,7 +90,7 @@ done | sort -n)"""
 
 
 def detach_keys(engine: Engine) -> bytes:
-    """What leaves a box; said before there is one where it is nothing to type."""
+    """The keys that leave a box. Asked for before there is one: a wrong setting is an error."""
     try:
         return terminal.detach_sequence(engine.detach_keys)
     except ValueError as error:
@@ -122,7 +126,7 @@ def accompany(
         process.signal("SIGKILL")
         raise
     if ending.how is How.ENDED and process.ended is not None:
-        # its output is over, which is not yet its end
+        # a process may close its output long before it ends
         ending = terminal.outlast(process.ended, signals, tty=tty, forward=forward)
     return _outcome(process, ending, connection.last_words())
 

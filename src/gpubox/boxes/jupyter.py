@@ -24,7 +24,9 @@ def new_token() -> str:
 def url(address: str, port: int, token: str) -> str:
     """The address to open: `/?token=` leads to Lab and to the classic notebook alike."""
     host = _reachable(address)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
+    if ":" in host:
+        host = f"[{host}]"
+    return f"http://{host}:{port}/?token={token}"
 
 
 def wait_until_ready(
@@ -49,7 +51,7 @@ def wait_until(
 
 
 def lets_anybody_in(address: str, port: int, seconds: float = _ANSWER_SECONDS) -> bool:
-    """Whether a Jupyter shows its state to somebody without a token; other servers do not."""
+    """Whether a Jupyter answers there and shows its state without a token; False if none does."""
     status, body = _answer(address, port, "/api/status", seconds)
     try:
         return status == 200 and "kernels" in json.loads(body)
@@ -97,7 +99,7 @@ def _answers(address: str, port: int) -> bool:
 
 
 def _answer(address: str, port: int, path: str, seconds: float) -> tuple[int | None, bytes]:
-    """The status and the beginning of what is said; None where nobody speaks HTTP in time."""
+    """The status and the beginning of the body; None where nobody speaks HTTP in time."""
     connection = HTTPConnection(_reachable(address), port, timeout=seconds)
     try:
         connection.request("GET", path)

@@ -1,7 +1,6 @@
-"""A plan becomes a running box: have pulled what is missing, create, win its GPUs, attach, start.
+"""A plan becomes a running box; what fails leaves nothing behind.
 
-What fails leaves nothing behind. Knows the order of things; the engine does them, the screen is the
-caller's.
+Knows the order of the steps. The engine does them, and the screen is the caller's.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from gpubox.plan.translate import arguments
 from gpubox.screen import terminal
 from gpubox.slurm import commands
 
-# What stands in for the command before it runs, and a try at it that has failed just now.
+# Processes of a box whose command does not run yet: its init process, runc's own, a failed try.
 _INIT = re.compile(r"init -- |runc init$|<defunct>$")
 _INIT_SECONDS = 5
 
@@ -46,7 +45,7 @@ class Screen(pull.Screen, Protocol):
 
 
 class Foreground(msgspec.Struct, frozen=True):
-    """A box's process with us, and our signals, held for it."""
+    """A box's process whose streams are ours, and our signals, which are held for it."""
 
     process: Process
     signals: terminal.Signals
@@ -61,7 +60,20 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """One start. `planned` makes the plan from facts, anew when the engine has changed them."""
+    """One start. `planned` makes a plan of facts; trying again is a new plan of new facts.
+
+    1. Plan; while others have the GPUs, wait and plan again. Say which GPUs were chosen.
+    2. Pull the image if it is missing, or if each start pulls it; then begin again at 1.
+    3. Create the box with its claim in a label. For --user host, put its files into it.
+    4. Where others may want its GPUs, win them (`Race`). If they get them: remove the box, wait
+       until they have started or are gone, and begin again at 1.
+    5. In the foreground, attach. Start the box.
+    6. If the engine refuses for a reason that another plan avoids (a name or a port that was
+       chosen is taken, no hook gives GPUs), begin again at 1 with that fact. Any other failure, or
+       an interruption, removes the box.
+
+    Where nothing is to be won or put into the box, 3 to 5 are a call of `containers.run`.
+    """
 
     planned: Callable[[Facts], Plan]
     race: Race
@@ -101,11 +113,11 @@ class Launch(msgspec.Struct, frozen=True):
         if plan.rm and not outcome.runs_on:
             self.engine.wait_removed(started.box)  # or the next of this name would find it taken
         if plan.init:
-            _init_has_failed(self.engine, started, outcome.exit_code, outcome.last_words)
+            _raise_failure_of_init(self.engine, started, outcome.exit_code, outcome.last_words)
         return outcome
 
     def _in_a_job(self, box: str, grace: int, name: str) -> None:
-        """What ends a job ends its box, whatever this makes of the signal."""
+        """Pass a signal on; one that ends a Slurm job stops its box, even if the box ignores it."""
         if signal.Signals[name] in commands.ENDS:
             self.engine.begin_stop(box, grace)
         else:
@@ -114,17 +126,17 @@ class Launch(msgspec.Struct, frozen=True):
     # --- plans
 
     def plan(self, facts: Facts) -> tuple[Plan, Facts]:
-        """A plan, waited for while others have its GPUs, and the facts that it was made from."""
+        """A plan, once nobody else has its GPUs, and the facts that it was made from."""
         return self.race.when_free(self.planned, facts)
 
     def _replanned(self, facts: Facts, start: Callable[[Plan, Facts], Started]) -> Started:
-        """Start by a plan, and by a new one each time the engine tells something new."""
-        pulled, told = False, ""
+        """Start by a plan, and by a new one each time that this teaches new facts."""
+        pulled, said = False, ""
         while True:
             plan, facts = self.plan(facts)
-            if plan.choice != told:
-                told = plan.choice
-                self.screen.say(told)
+            if plan.choice != said:
+                said = plan.choice
+                self.screen.say(said)
             try:
                 if plan.pull_policy == "always" and not pulled:
                     raise ImageMissing(plan.image)
@@ -142,15 +154,15 @@ class Launch(msgspec.Struct, frozen=True):
                 facts = self._changed(facts, plan, refusal)
 
     def _changed(self, facts: Facts, plan: Plan, refusal: EngineSaid) -> Facts:
-        """The facts that this refusal makes a new plan of; else the refusal itself."""
+        """The facts with what a refusal teaches; raise it where no new plan would help."""
         if faults.is_name_taken(refusal.text) and not plan.named_by_caller:
             return replace(facts, taken=self.engine.names() | {plan.name})
         if faults.is_gpu_refusal(refusal.text) and not facts.hook_refused:
             changed = replace(facts, hook_refused=True)
             if self.planned(changed).gpus.backend != plan.gpus.backend:
                 return changed
-        chosen = plan.kind == "jupyter" and not plan.port_by_caller
-        if faults.is_port_taken(refusal.text) and chosen and facts.jupyter_port < 65535:
+        port_is_ours = plan.kind == "jupyter" and not plan.port_by_caller
+        if faults.is_port_taken(refusal.text) and port_is_ours and facts.jupyter_port < 65535:
             return replace(facts, jupyter_port=facts.jupyter_port + 1)
         if faults.is_port_taken(refusal.text):
             raise self._port_taken(plan, refusal)
@@ -170,11 +182,11 @@ class Launch(msgspec.Struct, frozen=True):
     # --- starts
 
     def _start_detached(self, plan: Plan, facts: Facts) -> Started:
-        said = arguments(plan)
+        to_run = arguments(plan)
         with terminal.Signals() as signals:  # none may strike between create and start
-            plain = not said.host_config and not plan.as_caller and not plan.contested
+            plain = not to_run.host_config and not plan.as_caller and not plan.contested
             if plain and self.engine.image(plan.image):
-                started = Started(self.engine.run_detached(said), plan)
+                started = Started(self.engine.run_detached(to_run), plan)
             else:
                 started = Started(self._create(plan), plan)
                 with self._or_removed(started.box, fenced=plan.contested):
@@ -185,7 +197,7 @@ class Launch(msgspec.Struct, frozen=True):
                 _see_beyond_init(self.engine, started)
             if plan.grace is not None:
                 with self._or_removed(started.box, fenced=False):
-                    signals.heed()  # or nobody would end it
+                    signals.heed()  # the job ends, and nobody else would end its box
             return started
 
     def _create(self, plan: Plan) -> str:
@@ -206,15 +218,15 @@ class Launch(msgspec.Struct, frozen=True):
                 process = foreground.attached(self.engine, box, plan.image, stdin=plan.interactive)
                 self.engine.start(box, plan.image)
                 if plan.tty and signal.SIGINT in signals.arrived():
-                    raise KeyboardInterrupt  # before the keyboard was the box's
+                    raise KeyboardInterrupt  # typed before the keyboard was the box's
             held.push(attempt.pop_all())
             return Started(box, plan, Foreground(process, signals))
 
     @contextmanager
     def _or_removed(self, box: str, *, fenced: bool) -> Iterator[None]:
-        """A failed start leaves no half-made container.
+        """Remove the box if something fails.
 
-        One that was `fenced` off, removed by another starter for its slowness, is Lost.
+        `fenced`: other starters may have removed it for its slowness. If it is gone, that is Lost.
         """
         try:
             yield
@@ -229,9 +241,9 @@ class Launch(msgspec.Struct, frozen=True):
 
 
 def _see_beyond_init(engine: Engine, started: Started) -> None:
-    """Wait until the init process has run the command, or failed to.
+    """Wait until the init process runs the command; raise if it cannot.
 
-    Of a box that is started again and again one end tells little: its log may come a moment later.
+    The end of a box that is started again and again is no last word: its log may come later.
     """
     restarts = started.plan.restart not in (None, "no")
     due = time.monotonic() + _INIT_SECONDS
@@ -239,22 +251,22 @@ def _see_beyond_init(engine: Engine, started: Started) -> None:
         programs = engine.programs(started.box)
         end = None if programs else engine.end(started.box)
         if end:
-            _init_has_failed(engine, started, *end)
-            _has_taken_its_words_along(engine, started, *end)
+            _raise_failure_of_init(engine, started, *end)
+            _raise_wordless_end(engine, started, *end)
         if (end and not restarts) or not all(_INIT.search(program) for program in programs):
             return
 
 
-def _init_has_failed(engine: Engine, started: Started, code: int, text: str) -> None:
-    """With an init process a missing program is no failed start, but this is what it means."""
+def _raise_failure_of_init(engine: Engine, started: Started, code: int, text: str) -> None:
+    """Raise for a missing program: to the engine, a box whose init process ran has started."""
     plan = started.plan
     if code in (1, 126, 127) and faults.is_init_failure(text):  # 1: catatonit's, which is Podman's
         engine.remove(started.box)
         raise faults.explain(text, plan.image, plan.program)
 
 
-def _has_taken_its_words_along(engine: Engine, started: Started, code: int, text: str) -> None:
-    """A box that is removed at once leaves nothing but its exit code."""
+def _raise_wordless_end(engine: Engine, started: Started, code: int, text: str) -> None:
+    """Raise for a --rm box without a program: its log is gone with it, only the code is left."""
     plan = started.plan
     if code in (126, 127) and plan.rm and not text:
         engine.remove(started.box)

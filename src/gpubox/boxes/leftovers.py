@@ -1,4 +1,4 @@
-"""What of somebody's can be removed: boxes that are stopped, and images that nothing needs.
+"""What a person can have removed: their boxes that are stopped, their images that nothing needs.
 
 Pure: what an engine has goes in, what can go and why comes out. Knows no engine, only its words.
 """
@@ -14,14 +14,14 @@ from gpubox.boxes import boxes, saved
 from gpubox.boxes.boxes import Box, Inspection
 from gpubox.gpus import claims
 
-_STARTING = 60  # seconds for which a box that has never run may be about to
+_STARTING = 60  # seconds since its creation for which a box may still be about to start
 _SHORT_ID = 12
 
 
 class Made(msgspec.Struct, frozen=True):
-    """An image that gpubox made, by whom, and the bytes that no other image has.
+    """An image that gpubox made, for whom (`by`), and the bytes that it has `alone`.
 
-    It is `built`, or of a box's files.
+    `built`: from a Dockerfile; else from a box's files.
     """
 
     id: str
@@ -32,7 +32,11 @@ class Made(msgspec.Struct, frozen=True):
 
 
 class Disk(msgspec.Struct, frozen=True):
-    """What takes room: images that gpubox made, volumes by name; and each container's image."""
+    """What takes room on an engine's disk.
+
+    `made` are the images that gpubox made; `volumes` are bytes by name; `images` has the image's id
+    for each container's.
+    """
 
     made: tuple[Made, ...]
     volumes: Mapping[str, int]
@@ -40,9 +44,9 @@ class Disk(msgspec.Struct, frozen=True):
 
 
 class Spare(msgspec.Struct, frozen=True):
-    """What can go: a box, or else an image, which has its name as its id if it has one.
+    """A box or an image that can go; `what` describes it to a person.
 
-    `what` it is, is for a person to read.
+    `id` is what the engine removes it by: of an image with a name, this.
     """
 
     id: str
@@ -52,32 +56,34 @@ class Spare(msgspec.Struct, frozen=True):
     box: bool
 
 
-def stopped(them: Iterable[Box], me: str, now: float) -> list[Box]:
-    """Mine that do not run, and are not about to."""
+def stopped(there: Iterable[Box], me: str, now: float) -> list[Box]:
+    """The boxes of `me` that do not run, and are not about to; `now` is in Unix seconds."""
     return [
         box
-        for box in them
+        for box in there
         if box.owner == me
         and not box.alive
         and (box.state != "created" or now - box.created > _STARTING)
     ]
 
 
-def has_volumes(found: Inspection) -> bool:
-    """Whether it has some that go with it."""
-    return any(map(saved.is_nameless, found.get("Mounts") or ()))
+def has_volumes(inspection: Inspection) -> bool:
+    """Whether it has nameless volumes, which are removed with it."""
+    return any(map(saved.is_nameless, inspection.get("Mounts") or ()))
 
 
-def of_boxes(them: Iterable[tuple[Box, Inspection]], volumes: Mapping[str, int]) -> list[Spare]:
+def of_boxes(
+    inspected: Sequence[tuple[Box, Inspection]], volumes: Mapping[str, int]
+) -> list[Spare]:
     """Stopped boxes: those in which nothing was written first, then those that ended first."""
-    ended = {box.id: str(found["State"].get("FinishedAt") or "") for box, found in them}
-    found = [_of_box(box, found, volumes) for box, found in them]
-    return sorted(found, key=lambda it: (it.size > 0, ended[it.id]))
+    ended = {box.id: str(said["State"].get("FinishedAt") or "") for box, said in inspected}
+    spares = [_of_box(box, said, volumes) for box, said in inspected]
+    return sorted(spares, key=lambda it: (it.size > 0, ended[it.id]))
 
 
-def _of_box(box: Box, found: Inspection, volumes: Mapping[str, int]) -> Spare:
-    nameless = [it for it in found.get("Mounts") or () if saved.is_nameless(it)]
-    policy = boxes.restart_policy(found)
+def _of_box(box: Box, inspection: Inspection, volumes: Mapping[str, int]) -> Spare:
+    nameless = [it for it in inspection.get("Mounts") or () if saved.is_nameless(it)]
+    policy = boxes.restart_policy(inspection)
     holds = policy and claims.of_label(box.gpus) != values.NO_GPUS
     what = [
         f"box, {boxes.status(box)}",
@@ -91,7 +97,10 @@ def _of_box(box: Box, found: Inspection, volumes: Mapping[str, int]) -> Spare:
 def of_images(
     disk: Disk, going: Iterable[Spare], needed: Iterable[str], me: str
 ) -> Iterator[Spare]:
-    """Mine that only boxes have that are going, and no profile by a `needed` name."""
+    """The images of `me` that no container has but those that are `going`.
+
+    `needed` are the names of images that profiles have.
+    """
     leaving = {it.id for it in going}
     used = {image for container, image in disk.images.items() if container not in leaving}
     names = {str(values.reference(name)) for name in needed}
@@ -103,7 +112,7 @@ def of_images(
 
 
 def _is_spare(names: Sequence[str], needed: set[str]) -> bool:
-    """Who has given it a second name wants to keep it."""
+    """Whether no profile needs it, and it has no second name: who gave one wants to keep it."""
     return len(names) <= 1 and not any(str(values.reference(it)) in needed for it in names)
 
 

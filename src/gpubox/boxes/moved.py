@@ -1,6 +1,6 @@
-"""A box as it will be on other GPUs: of what the engine says of it becomes the call for the next.
+"""A box on other GPUs: what the engine says of the old box becomes the call that makes the next.
 
-What the image of its files must not keep is said here, too. Pure: knows no engine, only its words.
+Also says what the image of its files must not keep. Pure: knows no engine, only its words.
 """
 
 from __future__ import annotations
@@ -30,47 +30,48 @@ _SHORT_ID = 12
 
 
 def others(
-    found: Inspection, asked: Gpus, facts: Facts, *, share: bool = False
+    inspection: Inspection, asked: Gpus, facts: Facts, *, share: bool = False
 ) -> Allocation | None:
     """The GPUs that the box is to have; None where it has them already.
 
-    Its own count as free for it. Only of as many as it has they do not, for then it is to leave.
+    Its own GPUs count as free for it: asked for more or fewer than it has, it may keep some. Asked
+    for exactly as many, it gets others, for then it is meant to leave them.
     """
-    labels, me = found["Config"]["Labels"], facts.caller.name
+    labels, me = inspection["Config"]["Labels"], facts.caller.name
     has = claims.of_label(labels[GPUS])
     devices = [holding.device for holding in facts.holdings]
     own = [it.key for it in devices if holds(has, it, devices)]
-    alone = replace(facts, holdings=without(facts.holdings, found["Id"], me), last=has.ids)
-    images = (str(found["Config"]["Image"]),)
+    alone = replace(facts, holdings=without(facts.holdings, inspection["Id"], me), last=has.ids)
+    images = (str(inspection["Config"]["Image"]),)
     leaves = own if asked.count == len(own) else ()
-    new = allocate(asked, alone, images, share=share, but=leaves)
+    new = allocate(asked, alone, images, share=share, excluding=leaves)
     refuse(new.gpus, facts.engine)
     same = set(new.label.split(",")) == set(labels[GPUS].split(","))
     return None if same and new.claim == labels.get(CLAIM, "") else new
 
 
 def claim(given: Allocation) -> dict[str, str]:
-    """Its labels, of which it loses none, for the image of its files has them empty."""
+    """Its labels. Always both: from the image of its files a box would inherit empty ones."""
     return {GPUS: given.label, CLAIM: given.claim}
 
 
-def by_cdi(found: Inspection) -> bool:
-    """Whether it was given its GPUs as CDI devices, so that this engine refuses the usual way."""
-    return any(one.get("Driver") == "cdi" for one in _gpu_requests(found["HostConfig"]))
+def by_cdi(inspection: Inspection) -> bool:
+    """Whether it was given its GPUs as CDI devices: then this engine refuses the usual request."""
+    return any(one.get("Driver") == "cdi" for one in _gpu_requests(inspection["HostConfig"]))
 
 
 # --- the image of its files
 
 
-def forgotten(found: Inspection, image: Mapping[str, str]) -> dict[str, Any]:
-    """What the image of its files says instead of the box: no claim, and none of its variables.
+def forgotten(inspection: Inspection, image: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration of the image of its files: no claim, and none of the box's own variables.
 
-    An engine adds all that is not said here, so what must not be kept is said empty. `image` are
-    the variables of the image that it came from.
+    An engine takes from the box all that is not given here, so what the image must not keep is
+    given as empty. `image` are the variables of the image that the box came from.
     """
-    said = variables(found["Config"])
+    said = variables(inspection["Config"])
     own = {name: image.get(name, "") for name, text in said.items() if image.get(name) != text}
-    labels = found["Config"].get("Labels") or {}
+    labels = inspection["Config"].get("Labels") or {}
     return {
         "Env": _lines(own),
         "Labels": {name: "" for name in labels if name.startswith(LABEL)},
@@ -78,7 +79,7 @@ def forgotten(found: Inspection, image: Mapping[str, str]) -> dict[str, Any]:
 
 
 def is_of_files(labels: Mapping[str, str]) -> bool:
-    """Whether an image is of a box's files alone, by the labels that it does not keep."""
+    """Whether gpubox made an image of a box's files: those have the claim's labels, but empty."""
     return labels.get(GPUS) == ""
 
 
@@ -86,19 +87,24 @@ def is_of_files(labels: Mapping[str, str]) -> bool:
 
 
 def successor(
-    found: Inspection, files: str, new: Allocation, request: GpuRequest, image: Mapping[str, str]
+    inspection: Inspection,
+    files: str,
+    new: Allocation,
+    request: GpuRequest,
+    image: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The body of the call that creates it, from the image of its `files`, while the old one is.
+    """The body of the call that creates the next box while the old one is still there.
 
+    `files` is the image of the old box's files, `image` the variables of the one that it came from.
     Volumes come from the old box, so that a nameless one stays nameless.
     """
-    config, host = dict(found["Config"]), dict(found["HostConfig"])
+    config, host = dict(inspection["Config"]), dict(inspection["HostConfig"])
     config |= {
         "Image": files,
         "Labels": {**(config.get("Labels") or {}), **claim(new)},
         "Env": _lines(_environment(variables(config), new, image)),
     }
-    nobody_said = config.get("Hostname") == found["Id"][:_SHORT_ID]
+    nobody_said = config.get("Hostname") == inspection["Id"][:_SHORT_ID]
     if nobody_said or str(host.get("NetworkMode")).startswith("container:"):
         config.pop("Hostname", None)
     config.pop("MacAddress", None)
@@ -106,19 +112,19 @@ def successor(
     asked = docker_words.gpus.api(request).run.get("device_requests", [])
     host |= {
         "DeviceRequests": [*kept, *asked],
-        "VolumesFrom": [found["Id"]],
+        "VolumesFrom": [inspection["Id"]],
         "Mounts": [it for it in host.get("Mounts") or () if it.get("Source") or _is_tmpfs(it)],
         "Binds": [it for it in host.get("Binds") or () if ":" in it],
-        "PortBindings": _ports(found),
+        "PortBindings": _ports(inspection),
     }
-    first = {name: it for name, it in _endpoints(found).items() if name == _network(host)}
+    first = {name: it for name, it in _endpoints(inspection).items() if name == _network(host)}
     return {**config, "HostConfig": host, "NetworkingConfig": {"EndpointsConfig": first}}
 
 
-def further_networks(found: Inspection) -> dict[str, dict[str, Any]]:
-    """Those that it was put into beside the one of its start."""
-    first = _network(found["HostConfig"])
-    return {name: it for name, it in _endpoints(found).items() if name != first}
+def further_networks(inspection: Inspection) -> dict[str, dict[str, Any]]:
+    """The networks that it is in, with its settings there, without the one that it started in."""
+    first = _network(inspection["HostConfig"])
+    return {name: it for name, it in _endpoints(inspection).items() if name != first}
 
 
 def _environment(
@@ -132,10 +138,10 @@ def _environment(
     return {**({ORDER: BY_PLACE} if new.by_place else {}), **variables}
 
 
-def _ports(found: Inspection) -> dict[str, Any]:
-    """As they were asked for; one that the engine chose stays the number that it has."""
-    asked = found["HostConfig"].get("PortBindings") or {}
-    bound = found["NetworkSettings"].get("Ports") or {}
+def _ports(inspection: Inspection) -> dict[str, Any]:
+    """The ports as they were asked for; where the engine chose the number, it stays the same."""
+    asked = inspection["HostConfig"].get("PortBindings") or {}
+    bound = inspection["NetworkSettings"].get("Ports") or {}
     return {
         key: [_as_bound(one, bound.get(key) or ()) for one in bindings or ()]
         for key, bindings in asked.items()
@@ -143,7 +149,7 @@ def _ports(found: Inspection) -> dict[str, Any]:
 
 
 def _as_bound(asked: Inspection, bound: Iterable[Inspection]) -> dict[str, Any]:
-    """Docker says every address as 0.0.0.0, and again as ::."""
+    """A port with its number. Docker lists one on every address twice: as 0.0.0.0 and as ::."""
     if (number := str(asked.get("HostPort") or "0")) != "0" and number.isdigit():
         return dict(asked)
     address = asked.get("HostIp") or "0.0.0.0"
@@ -151,10 +157,10 @@ def _as_bound(asked: Inspection, bound: Iterable[Inspection]) -> dict[str, Any]:
     return {**asked, **({"HostPort": ports[0]} if ports else {})}
 
 
-def _endpoints(found: Inspection) -> dict[str, dict[str, Any]]:
-    """What was asked of each network, without what came of it."""
-    short = found["Id"][:_SHORT_ID]
-    known = found["NetworkSettings"].get("Networks") or {}
+def _endpoints(inspection: Inspection) -> dict[str, dict[str, Any]]:
+    """What was asked for in each network, without the addresses that the engine chose."""
+    short = inspection["Id"][:_SHORT_ID]
+    known = inspection["NetworkSettings"].get("Networks") or {}
     return {name: _endpoint(said, short) for name, said in known.items()}
 
 
@@ -178,7 +184,7 @@ def _is_tmpfs(mount: Inspection) -> bool:
 
 
 def variables(config: Inspection) -> dict[str, str]:
-    """Those of a container or an image."""
+    """The variables of a container or an image."""
     return values.variables(config.get("Env") or ())
 
 

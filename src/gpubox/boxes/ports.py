@@ -7,6 +7,6 @@ from gpubox.engine.engine import Engine
 
 
 def port_holder(engine: Engine, number: int) -> str | None:
-    """In words: a box, a container, or a program of this machine; None where nobody is seen."""
+    """Who has a port, in words: a box, a container, a program here; None where nobody is seen."""
     holder = engine.publishers().get(number)
     return host.port_holder(number) if not holder and engine.endpoint.local else holder

@@ -1,6 +1,6 @@
 """A box becomes an image and a profile: both of them, or neither.
 
-Knows the order of things; what the two say, `saved` has written.
+Knows the order of the steps; `saved` has written what the two say.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Screen(Protocol):
 
 
 class Save(msgspec.Struct, frozen=True):
-    """One save, by somebody: the image of this name and the profile in this file."""
+    """One save, for the person `by`: to the image of this name and the profile in this file."""
 
     engine: Engine
     by: str
@@ -42,7 +42,15 @@ class Save(msgspec.Struct, frozen=True):
     file: Path
 
     def of(self, box: Box, made: Saved, text: str, screen: Screen) -> None:
-        """Write both; what had their names before makes way."""
+        """Make both; they replace what had their names before.
+
+        1. Write the profile beside its place.
+        2. Have the engine make the image, without a name.
+        3. Give the image its name.
+        4. Put the profile into its place.
+
+        What fails or is interrupted before 4 is undone, the last step first.
+        """
         with terminal.Signals() as signals:
             former = self.engine.image(self.image)
             self._write(box, made, text, screen, signals, former)
@@ -69,7 +77,7 @@ class Save(msgspec.Struct, frozen=True):
             undo.callback(self._name_again, former)
             self.engine.name_image(files, self.image, keep=True)
             signals.heed()
-            with _told(self.file):
+            with _explained(self.file):
                 draft.replace(self.file)
             undo.pop_all()
 
@@ -86,7 +94,7 @@ class Save(msgspec.Struct, frozen=True):
 
 
 def _sentences(box: Box, making: Future[str], signals: terminal.Signals) -> Iterator[str]:
-    """What to say until the engine is done: it ends what it has begun, whoever has left."""
+    """What to say until the engine is done: it cannot be stopped once it has begun."""
     began = time.monotonic()
     while not wait([making], _PULSE).done:
         if signals.end_us():
@@ -96,8 +104,8 @@ def _sentences(box: Box, making: Future[str], signals: terminal.Signals) -> Iter
 
 
 def _draft(file: Path, text: str) -> Path:
-    """The whole text beside its place, under a name that no layer is read from."""
-    with _told(file):
+    """Write the whole text beside its place, under a name that is not read as a profile."""
+    with _explained(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, path = mkstemp(".new", f".{file.name}.", file.parent)
         with os.fdopen(descriptor, "w", encoding="utf-8") as draft:
@@ -106,9 +114,8 @@ def _draft(file: Path, text: str) -> Path:
 
 
 @contextmanager
-def _told(file: Path) -> Iterator[None]:
+def _explained(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        said = why(error)
-        raise GpuboxError(f"{as_typed(file)} cannot be written: {said}") from None
+        raise GpuboxError(f"{as_typed(file)} cannot be written: {why(error)}") from None

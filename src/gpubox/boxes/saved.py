@@ -1,7 +1,7 @@
-"""A box as a profile and an image: of what the engine says of it becomes what a person would write.
+"""A box as a profile and an image: what the engine says of it becomes what a person would write.
 
-What its image must not keep, and what neither takes along, is said here, too. Pure: knows no engine
-and no files, only their words.
+Also says what the image must not keep, and what neither takes along. Pure: knows no engine and no
+files, only their words.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from gpubox.values import ALL_GPUS, NO_GPUS, Device, Gpus, Mount, Port
 MARK = "Written by gpubox save"
 _WIDE = 98  # characters of a comment
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
-_LONGEST = 100  # characters of a name, which an image's and a file's must hold
+_LONGEST = 100  # characters of a name: it becomes an image's and a file's
 _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]+@")  # http://anna:password@proxy
 _NAMELESS = re.compile(r"[0-9a-f]{64}")
 _SHORT_ID = 12
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """`settings` are a profile's, as YAML holds them; `notes` what a person must know of them.
+    """What a box is saved as. `settings` are a profile's, as YAML holds them.
 
-    `image` is what the image of its files says of itself.
+    `image` is the configuration of the image of its files; `notes` are sentences for the person.
     """
 
     settings: Mapping[str, Any]
@@ -59,29 +59,29 @@ class Saved(msgspec.Struct, frozen=True):
 
 def saved(
     box: Box,
-    found: Inspection,
+    inspection: Inspection,
     image: Inspection,
     environ: Mapping[str, str],
     beneath: Sequence[Profile],
 ) -> Saved:
-    """What a box was run with, by the engine's words about it and about the image it came from.
+    """What a box was run with, by what the engine says of it and of the image that it came from.
 
-    What holds in all profiles `beneath` is left out. Of secrets there are only the names, and of
-    what the caller has in their environment, too, for it was taken from there.
+    A setting that all profiles in `beneath` have is left out. A secret is saved by its name only,
+    and so is a variable that the caller's environment has with the same text: it came from there.
     """
-    own = _own_variables(box, found, variables(image))
+    own = _own_variables(box, inspection, variables(image))
     hidden = [name for name, text in own.items() if _is_hidden(name, text, environ)]
     settings = {
-        **_values(box, found, image, beneath),
-        **_program(box, found["Config"], image),
-        **_collections(box, found, image),
+        **_values(box, inspection, image, beneath),
+        **_program(box, inspection["Config"], image),
+        **_collections(box, inspection, image),
         "environment": {name: None if name in hidden else text for name, text in own.items()},
     }
     keys = [it.key for it in SETTINGS if it.key in settings and settings[it.key] not in ([], {})]
     return Saved(
         settings={key: _in_yaml(settings[key]) for key in keys},
-        notes=tuple(_notes(box, found, hidden)),
-        image=_of_the_image(found, image),
+        notes=tuple(_notes(box, inspection, hidden)),
+        image=_of_the_image(inspection, image),
     )
 
 
@@ -102,12 +102,12 @@ def _plain(text: str) -> str:
 
 
 def start(box: Box, name: str) -> str:
-    """What starts another one like it."""
+    """The command line that starts another box like it."""
     return f"gpubox {'jupyter' if box.kind == 'jupyter' else 'run'} {name}"
 
 
 def document(made: Saved, box: Box, name: str, image: str, when: str) -> str:
-    """The file that holds the profile."""
+    """The text of the file that holds the profile."""
     head = [
         f"{MARK}: the box {box.name} as of {when}.",
         f"Its files are in the image {image}, which is on its engine alone."
@@ -125,7 +125,7 @@ def document(made: Saved, box: Box, name: str, image: str, when: str) -> str:
 
 
 def _wrapped(sentence: str) -> list[str]:
-    """Its lines, with words whole; what a name may hold that ends a line is a space."""
+    """The lines of a sentence, with whole words; a line break in it, from a name, is a space."""
     text = " ".join(sentence.splitlines())
     return textwrap.wrap(text, _WIDE, break_long_words=False, break_on_hyphens=False)
 
@@ -133,13 +133,13 @@ def _wrapped(sentence: str) -> list[str]:
 # --- the image
 
 
-def _of_the_image(found: Inspection, image: Inspection) -> dict[str, Any]:
-    """What the image that it came from says, and nothing of how the box was run.
+def _of_the_image(inspection: Inspection, image: Inspection) -> dict[str, Any]:
+    """The configuration of the image that it came from, and nothing of how the box was run.
 
-    An engine takes from the box what is empty here, so that is said in other words.
+    An engine takes from the box what is empty here, so an empty user is "0", an empty folder "/".
     """
     return {
-        **forgotten(found, variables(image)),
+        **forgotten(inspection, variables(image)),
         "Cmd": image.get("Cmd") or [],
         "Entrypoint": image.get("Entrypoint") or [],
         "User": image.get("User") or "0",
@@ -151,14 +151,14 @@ def _of_the_image(found: Inspection, image: Inspection) -> dict[str, Any]:
 
 
 def _values(
-    box: Box, found: Inspection, image: Inspection, beneath: Sequence[Profile]
+    box: Box, inspection: Inspection, image: Inspection, beneath: Sequence[Profile]
 ) -> dict[str, Any]:
-    """Those that differ from what holds anyway; None resets it."""
-    config, host = found["Config"], found["HostConfig"]
-    work, folder = _workspace(found), config.get("WorkingDir") or "/"
+    """The settings that differ from those beneath; None resets one."""
+    config, host = inspection["Config"], inspection["HostConfig"]
+    work, folder = _workspace(inspection), config.get("WorkingDir") or "/"
     places = {image.get("WorkingDir") or "/", work.target if work else ""}
     said: dict[str, Any] = {
-        "gpus": _gpus(box, found) or beneath[0].gpus,
+        "gpus": _gpus(box, inspection) or beneath[0].gpus,
         "working_dir": None if folder in places else folder,
         "workspace": work,
         "user": _user(box, config, image),
@@ -167,7 +167,7 @@ def _values(
         "mem_limit": host.get("Memory") or None,
         "cpus": host.get("NanoCpus") or None,
         "network_mode": _unless(("", "default", "bridge"), host.get("NetworkMode")),
-        "hostname": _hostname(box, found),
+        "hostname": _hostname(box, inspection),
         "restart": _restart(host.get("RestartPolicy") or {}),
         "init": host.get("Init"),
         "rm": bool(host.get("AutoRemove")),
@@ -187,20 +187,23 @@ def _unless(usual: Sequence[str], text: str | None) -> str | None:
     return None if (text or "") in usual else text
 
 
-def _gpus(box: Box, found: Inspection) -> Gpus | None:
-    """As many as it had, for which ones is the machine's; None where nobody has said."""
+def _gpus(box: Box, inspection: Inspection) -> Gpus | None:
+    """As many as it had: which ones depends on the machine. None where nobody has asked for any."""
     if box.claim == claims.NO_CLAIM:
         return None
     ids = claims.of_label(box.gpus)
     counted = ids if ids in (ALL_GPUS, NO_GPUS) else Gpus(count=len(ids.ids))
-    asked = ALL_GPUS if claims.of_container(found) == ALL_GPUS else counted
+    asked = ALL_GPUS if claims.of_container(inspection) == ALL_GPUS else counted
     return replace(asked, share=box.claim == claims.SHARED)
 
 
-def _workspace(found: Inspection) -> Mount | None:
-    """A host folder to write in that the box starts in is one, however it was said."""
-    folder = found["Config"].get("WorkingDir")
-    for it in mounts(found):
+def _workspace(inspection: Inspection) -> Mount | None:
+    """The mount that is the box's workspace: a writable host folder that it starts in.
+
+    How the person asked for it, by `workspace` or by -v and -w, cannot be told.
+    """
+    folder = inspection["Config"].get("WorkingDir")
+    for it in mounts(inspection):
         if it.target == folder and it.bind and not (it.read_only or it.modes or _has_colon(it)):
             return it if it.source != "/" else None
     return None
@@ -219,23 +222,26 @@ def _user(box: Box, config: Inspection, image: Inspection) -> str | None:
     return _unless(("", image.get("User") or ""), user)
 
 
-def _hostname(box: Box, found: Inspection) -> str | None:
-    if str(found["HostConfig"].get("NetworkMode")).startswith(("host", "container:")):
+def _hostname(box: Box, inspection: Inspection) -> str | None:
+    if str(inspection["HostConfig"].get("NetworkMode")).startswith(("host", "container:")):
         return None
-    usual = ("", hostname_of(box.name), found["Id"][:_SHORT_ID])
-    return _unless(usual, found["Config"].get("Hostname"))
+    usual = ("", hostname_of(box.name), inspection["Id"][:_SHORT_ID])
+    return _unless(usual, inspection["Config"].get("Hostname"))
 
 
 def _restart(policy: Inspection) -> str | None:
-    times = policy.get("MaximumRetryCount")
-    return _unless(("", "no"), f"{policy.get('Name') or ''}{f':{times}' if times else ''}")
+    name, times = policy.get("Name") or "", policy.get("MaximumRetryCount")
+    return _unless(("", "no"), f"{name}:{times}" if times else name)
 
 
 # --- what runs in it
 
 
 def _program(box: Box, config: Inspection, image: Inspection) -> dict[str, Any]:
-    """A shell's command is its image's; the first words behind an entrypoint may be its own."""
+    """`entrypoint` and `command`, where they are not the image's or gpubox's.
+
+    A shell has no command; what stands behind its own entrypoint belongs to that.
+    """
     entrypoint, command = list(config.get("Entrypoint") or []), list(config.get("Cmd") or [])
     own = entrypoint != (image.get("Entrypoint") or [])
     if box.kind == "shell":
@@ -246,9 +252,9 @@ def _program(box: Box, config: Inspection, image: Inspection) -> dict[str, Any]:
     return {**program, "command": shlex.join(command)}
 
 
-def _own_variables(box: Box, found: Inspection, image: Mapping[str, str]) -> dict[str, str]:
-    """Those that neither the image nor gpubox itself gave it."""
-    config = found["Config"]
+def _own_variables(box: Box, inspection: Inspection, image: Mapping[str, str]) -> dict[str, str]:
+    """The variables that neither the image nor gpubox itself gave it."""
+    config = inspection["Config"]
     ours = {VISIBLE: NOTHING_VISIBLE, ORDER: BY_PLACE}
     if _user(box, config, {}) == "host":
         uid, _, gid = config["User"].partition(":")
@@ -268,10 +274,10 @@ def _is_hidden(name: str, text: str, environ: Mapping[str, str]) -> bool:
 # --- settings with several
 
 
-def _collections(box: Box, found: Inspection, image: Inspection) -> dict[str, Any]:
-    host, work = found["HostConfig"], _workspace(found)
-    given_by_image = image.get("Volumes") or {}
-    labels, its = found["Config"].get("Labels") or {}, image.get("Labels") or {}
+def _collections(box: Box, inspection: Inspection, image: Inspection) -> dict[str, Any]:
+    host, work = inspection["HostConfig"], _workspace(inspection)
+    volumes_of_image = image.get("Volumes") or {}
+    labels, labels_of_image = inspection["Config"].get("Labels") or {}, image.get("Labels") or {}
     return {
         "ports": [
             _port_text(port)
@@ -280,8 +286,8 @@ def _collections(box: Box, found: Inspection, image: Inspection) -> dict[str, An
         ],
         "volumes": [
             _mount_text(it)
-            for it in mounts(found)
-            if it != work and (it.source or it.target not in given_by_image)
+            for it in mounts(inspection)
+            if it != work and (it.source or it.target not in volumes_of_image)
         ],
         "ulimits": {
             it["Name"]: f"{it['Soft']}:{it['Hard']}" if it["Soft"] != it["Hard"] else it["Soft"]
@@ -290,7 +296,7 @@ def _collections(box: Box, found: Inspection, image: Inspection) -> dict[str, An
         "labels": {
             name: text
             for name, text in labels.items()
-            if not name.startswith(LABEL) and its.get(name) != text
+            if not name.startswith(LABEL) and labels_of_image.get(name) != text
         },
         "cap_add": list(host.get("CapAdd") or ()),
         "security_opt": _security(host),
@@ -299,7 +305,7 @@ def _collections(box: Box, found: Inspection, image: Inspection) -> dict[str, An
 
 
 def _ports(host: Inspection) -> Iterator[Port]:
-    """As they were asked for: which number the engine chose is no wish of anybody's."""
+    """The ports as they were asked for, without the numbers that the engine chose."""
     for key, places in (host.get("PortBindings") or {}).items():
         number, _, protocol = key.partition("/")
         for place in places or ():
@@ -308,19 +314,19 @@ def _ports(host: Inspection) -> Iterator[Port]:
 
 
 def _port_text(port: Port) -> str:
-    """As short as a person would write it."""
+    """A port as short as a person would write it."""
     return str(port).removeprefix(f"{values.LOOPBACK}:").removeprefix(":").removesuffix("/tcp")
 
 
-def mounts(found: Inspection) -> list[Mount]:
-    """The folders and volumes of a box, by where they are; one without a source has no name."""
+def mounts(inspection: Inspection) -> list[Mount]:
+    """The folders and volumes of a box, sorted by target; a nameless volume has no source."""
     kinds = ("bind", "volume")
-    some = [_mount(it) for it in found.get("Mounts") or () if it.get("Type") in kinds]
+    some = [_mount(it) for it in inspection.get("Mounts") or () if it.get("Type") in kinds]
     return sorted(some, key=lambda it: it.target)  # an engine shuffles them
 
 
 def is_nameless(mount: Inspection) -> bool:
-    """Whether it is a volume that goes when its box is removed."""
+    """Whether it is a volume without a name, which is removed with its box."""
     name = str(mount.get("Name") or "")
     return mount.get("Type") == "volume" and bool(_NAMELESS.fullmatch(name))
 
@@ -352,7 +358,7 @@ def _has_colon(mount: Mount) -> bool:
 
 
 def _security(host: Inspection) -> list[str]:
-    """Without what the engine adds for --ipc host, and without rules that were read from a file."""
+    """The options, without what the engine adds for --ipc host, and without a file's rules."""
     options = [
         text
         for text in host.get("SecurityOpt") or ()
@@ -379,24 +385,25 @@ def _devices(host: Inspection) -> list[str]:
 # --- what a person must know
 
 
-def _notes(box: Box, found: Inspection, hidden: Sequence[str]) -> Iterator[str]:
+def _notes(box: Box, inspection: Inspection, hidden: Sequence[str]) -> Iterator[str]:
     if hidden:
         yield f"not saved, and taken from your environment: {', '.join(hidden)}"
-    places = [f"{it.target} ({_from(it, box, found)})" for it in mounts(found) if it.source]
+    sources = [it for it in mounts(inspection) if it.source]
+    places = [f"{it.target} ({_from(it, box, inspection)})" for it in sources]
     if places:
         yield f"not in the image, and mounted again: {', '.join(places)}"
-    for it in mounts(found):
+    for it in mounts(inspection):
         if not it.source:
             yield (
                 f"not saved: {it.target}, which is a volume without a name; it stays with the box,"
                 f" and docker cp {box.name}:{it.target} . takes its files out"
             )
-    if any(_is_rules(text) for text in found["HostConfig"].get("SecurityOpt") or ()):
+    if any(_is_rules(text) for text in inspection["HostConfig"].get("SecurityOpt") or ()):
         yield "not saved: the seccomp rules, for which file they came from is not known"
 
 
-def _from(mount: Mount, box: Box, found: Inspection) -> str:
-    if mount == _workspace(found) and mount.source == box.folder:
+def _from(mount: Mount, box: Box, inspection: Inspection) -> str:
+    if mount == _workspace(inspection) and mount.source == box.folder:
         return "the folder where you start it"
     return str(mount.source) if mount.bind else f"the volume {mount.source}"
 
@@ -405,7 +412,7 @@ def _from(mount: Mount, box: Box, found: Inspection) -> str:
 
 
 def _in_yaml(value: Any) -> Any:
-    """In files a dollar sign is a variable's, and two are one."""
+    """Double each dollar sign: in files a single one begins a variable."""
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The words that start it: arguments in, one call, one print, an exit code.
+"""The command line: arguments in, one call, one print, an exit code.
 
 The one boundary for errors: a GpuboxError becomes two lines and an exit code, anything else is a
 bug and shows itself.
@@ -43,7 +43,6 @@ def cli(**_: object) -> None:
 
 
 def main() -> NoReturn:
-    """The program."""
     _open_missing_streams()
     words = sys.argv[1:]
     try:
@@ -56,21 +55,19 @@ def main() -> NoReturn:
             raise
         Screen().fail(f"output: {(error.strerror or '').lower()}", "")
         code = NOT_RUN if _runs_box(words) else FAILED
-    # at once: Python takes everything apart first, for as long as a third of its imports took
+    # not by sys.exit: Python's clean-up takes a third as long as its imports took
     os._exit(code)
 
 
 def _open_missing_streams() -> None:
-    """Or the first socket would become standard input where that was closed (`<&-`)."""
+    """Open closed streams (`<&-`), or the first socket would become standard input."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r+"))
 
 
 def invoke(words: list[str]) -> int:
-    """Do what the words say; the exit code, and every error has been told."""
-    # the command's name is known before its options are, so that bad ones exit as it would
-    context: click.Context | None = None
+    """Do what the words say, and tell every error; the exit code."""
     try:
         with cli.make_context("gpubox", words) as context:
             return int(cli.invoke(context) or 0)

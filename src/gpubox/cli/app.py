@@ -1,6 +1,6 @@
 """What all commands share: the group with its sections, the caller, the configuration, the engine.
 
-Each is made when first asked for, so that `--help` costs nothing.
+Each is made when it is first asked for, so that `--help` costs nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Elsewhere": {"submit": "submit", "export": "export"},
 }
 
-HELP = {  # each begins as the help of the command itself, which would have to be loaded
+HELP = {  # the first words of each command's own help, for which all would have to be loaded
     "run": "A shell, or COMMAND, in a box.",
     "jupyter": "Jupyter in a box, and the URL that works.",
     "mount": "A box with folders mounted.",
@@ -117,15 +117,15 @@ class App:
     def config(self) -> Config:
         from gpubox.profile.profile import Config
 
-        found = self.files()
-        for error in found.errors:
-            raise error
-        for warning in found.warnings:
+        files = self.files()
+        if files.errors:
+            raise files.errors[0]
+        for warning in files.warnings:
             self.screen.warn(warning)
-        return Config(tuple(found.layers), self.caller.environ, self.caller.folder)
+        return Config(tuple(files.layers), self.caller.environ, self.caller.folder)
 
     def files(self) -> Read:
-        """What all files say that hold for the caller, and what is wrong with some."""
+        """What all files say that apply to the caller, and what is wrong with some."""
         from gpubox.profile.layers import read_all
 
         return read_all(
@@ -138,7 +138,7 @@ class App:
 
     @cached_property
     def job(self) -> Job | None:
-        """The Slurm job that this is called in; its boxes run on this machine's engine."""
+        """The Slurm job that this is called in; an error if the engine is not on this machine."""
         from gpubox.slurm import commands
 
         job = commands.job(self.caller.environ)
@@ -178,8 +178,7 @@ class App:
             return None, error.problem
 
     def image_for_here(self, profile: Profile) -> tuple[str, str]:
-        """The image that all GPUs of this machine can run of those that a profile leaves to it,
-        and why."""
+        """Of the images that a profile leaves open, the one for this machine's GPUs; and why."""
         from gpubox.plan.plan import image_for
 
         if len(profile.images) == 1:
@@ -188,13 +187,13 @@ class App:
         return image_for(profile, machine, machine.sound if machine else (), self.unseen)
 
     def connect(self, *, briefly: bool = False) -> Engine:
-        """The engine; `briefly` where the answer is only good to have."""
+        """The engine; `briefly` waits for no more than 2 s, where it can be done without."""
         from gpubox.engine.engine import connect
 
-        return connect(self.endpoint, *([2] if briefly else []))
+        return connect(self.endpoint, 2) if briefly else connect(self.endpoint)
 
     def race(self, engine: Engine, patience: float = 0) -> Race:
-        """For GPUs that others may want or have; those are waited for up to `patience` seconds."""
+        """What wins GPUs from others; for those that are held it waits up to `patience` seconds."""
         from gpubox.gpus.race import Race
         from gpubox.gpus.survey import Survey
 
@@ -202,7 +201,7 @@ class App:
         return Race(engine, survey, self.screen, time.monotonic() + patience)
 
     def surveyed(self, race: Race, boxes: Sequence[Box] | None = None) -> Facts:
-        """Who has which GPU now; not asked for `boxes` of which none claims any."""
+        """The facts with who has which GPU now; without, if none of `boxes` claims any."""
         from gpubox.plan.facts import Facts
 
         facts = Facts(caller=self.caller)
@@ -213,8 +212,7 @@ class App:
 
     @contextmanager
     def gpus_awake(self, wanted: bool = True) -> Iterator[None]:
-        """For looks at this machine's GPUs that follow each other: a driver that is left wakes
-        them up anew, which can take seconds."""
+        """Keep this machine's GPUs awake for several looks: to wake them up can take seconds."""
         if not wanted or not self.endpoint.local:
             yield
             return
@@ -224,19 +222,19 @@ class App:
             yield
 
     def refuse_past_slurm(self, hint: str) -> None:
-        """Raise where all GPUs are Slurm's: one that is taken past it would be somebody's."""
+        """Raise where Slurm gives out all GPUs: one taken without it may be somebody's."""
         if required := self.config.slurm_required():
             raise GpuboxError(f"GPUs are given by Slurm here ({required})", hint)
 
     def refuse_to_start_past_slurm(self, boxes: Sequence[Box]) -> None:
-        """As above for boxes that start again: their GPUs are no job's now."""
+        """Raise so for boxes that start again: they would run outside of any job."""
         for box in boxes:
             if box.claims_gpus:
                 kept = f"gpubox save {box.name} NAME keeps its files"
                 self.refuse_past_slurm(f"{kept}, and gpubox submit NAME takes them to a GPU")
 
     def connect_or_why(self) -> Engine | GpuboxError:
-        """The engine, or why there is none, for who can do without."""
+        """The engine, or the error that says why there is none."""
         try:
             return self.connect()
         except GpuboxError as error:
@@ -285,7 +283,7 @@ class Commands(click.Group):
 
 
 def app(context: click.Context) -> App:
-    """The App of this call, also where a line is only completed and no command is called."""
+    """The App of this call; made here if a line is only completed, for then nothing is called."""
     root = context.find_root()
     root.obj = root.obj or App(**root.params)
     assert isinstance(root.obj, App)
@@ -317,18 +315,18 @@ def _kind(setting: Any) -> dict[str, Any]:
 
 
 def _sentence(text: str) -> str:
-    # a help that begins with the values themselves keeps their spelling
+    # a help that begins with a list of values keeps their spelling
     first = text.split()[0]
     return (text if first.endswith(",") else text[:1].upper() + text[1:]) + "."
 
 
 def flags(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a command's parameters, as texts, for the parser of profiles."""
+    """The settings that were given by flags, as texts, which the parser of profiles reads."""
     from gpubox.profile.settings import SETTINGS
 
-    given = {setting.key: parameters.get(setting.key) for setting in SETTINGS if setting.flag}
+    by_flag = {setting.key: parameters.get(setting.key) for setting in SETTINGS if setting.flag}
     return {
         key: str(value).lower() if isinstance(value, bool) else value
-        for key, value in given.items()
+        for key, value in by_flag.items()
         if value is not None and value != ()
     }

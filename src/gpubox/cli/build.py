@@ -86,7 +86,7 @@ def _say_unchecked(app: App, wanted: Recipe) -> None:
 
 
 def _is_here(app: App, engine: Engine, image: str, fresh: bool) -> bool:
-    """Whether the image is there to be used. One that cannot be had again is never replaced."""
+    """Whether there is nothing to build. An image that nobody can pull again is never replaced."""
     here = engine.image(image)
     if here is None:
         return False

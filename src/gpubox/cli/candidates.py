@@ -1,7 +1,7 @@
-"""What may stand in a place of the command line: profiles, boxes, GPUs, datasets, paths.
+"""What TAB can complete: profiles, boxes, GPUs, datasets, paths.
 
-Each is a `shell_complete` of click's, for the parameter that takes it. What does not begin as what
-was typed is left out later, by `completion`.
+Each function is a `shell_complete` of click's, for the parameter that takes such a word. Candidates
+that do not begin as what was typed are left out later, by `completion`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Candidates = Callable[[click.Context, click.Parameter, str], list[CompletionItem
 def my_boxes(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Of the caller, or of the --owner that was typed; where none of these fits, everybody's.
+    """Boxes of the caller, or of the --owner that was typed; if none of them fits, everybody's.
 
     Those that were typed already are left out.
     """
@@ -57,7 +57,7 @@ def profiles(context: click.Context, _: click.Parameter, incomplete: str) -> lis
 
 
 def _meaning(this: App, name: str) -> str:
-    """What a profile is for, or its image; of one that is wrong nothing: to run it will say why."""
+    """What a profile is for, or its image; empty for a wrong one: to run it will say why."""
     with suppress(GpuboxError):
         profile = this.config.profile(name)
         return profile.description or profile.image
@@ -65,7 +65,7 @@ def _meaning(this: App, name: str) -> str:
 
 
 def images(context: click.Context, _: click.Parameter, __: str) -> list[CompletionItem]:
-    """Those that the engine has."""
+    """Images that the engine has."""
     from gpubox.engine import glance
 
     return [CompletionItem(name) for name in glance.images(app(context).endpoint)]
@@ -74,17 +74,19 @@ def images(context: click.Context, _: click.Parameter, __: str) -> list[Completi
 def profiles_or_images(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Images where no profile fits: to ask the engine takes its time, and they are many."""
+    """Profiles; images only if no profile fits, for to ask the engine takes time."""
     here = (context, parameter, incomplete)
     return profiles(*here) or images(*here)
 
 
 def gpus(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """By index; by UUID where one is begun. Those that stand before a comma are left out."""
+    """GPUs by index, or by UUID if one is begun; without those that stand before a comma."""
     head, comma, last = incomplete.rpartition(",")
     by_uuid = last[:1] in ("G", "M")
     named = head.removeprefix("device=").split(",")
-    before = head + comma if comma else "" if by_uuid else "device="
+    before = "" if by_uuid else "device="
+    if comma:
+        before = head + comma
     keys = {
         device.uuid if by_uuid else device.index: meaning for device, meaning in _gpus(app(context))
     }
@@ -94,7 +96,7 @@ def gpus(context: click.Context, _: click.Parameter, incomplete: str) -> list[Co
 
 
 def _gpus(this: App) -> Iterator[tuple[Device, str]]:
-    """Each with its model, and the owner of the box that has it; none where they are not seen."""
+    """Each GPU with its model and who has it; none where this machine's are not the engine's."""
     from gpubox.cli.gpus import model
     from gpubox.engine import glance
     from gpubox.gpus import holders, nvml
@@ -127,7 +129,7 @@ def files(_: click.Context, __: click.Parameter, incomplete: str) -> list[Comple
 def specs(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """What `mount` mounts."""
+    """What can be a SPEC of `mount`: a dataset or a folder."""
     here = (context, parameter, incomplete)
     return [*datasets(*here), *folders(*here)]
 

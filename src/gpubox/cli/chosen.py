@@ -22,21 +22,21 @@ _SHOWN = 8  # names in a hint
 
 
 def chosen(this: App, engine: Engine, names: Sequence[str], owner: str | None) -> list[Box]:
-    """The boxes of these names, each once; all that are none are told at once."""
+    """The boxes of these names, each once; one error tells all names that are no box."""
     there, me = engine.boxes(stopped=True), this.caller.name
     if not names:
         raise UsageError("which box?", _some([box for box in there if box.owner == (owner or me)]))
-    found, failed = dict[str, Box](), list[GpuboxError]()
+    by_id, errors = dict[str, Box](), list[GpuboxError]()
     for name in names:
         try:
             box = meant(name, there, me, owner)
-            found[box.id] = box
+            by_id[box.id] = box
         except GpuboxError as error:
-            failed.append(_foreign(engine, name) or error)
-    if failed:
-        failed[0].also = tuple(failed[1:])
-        raise failed[0]
-    return list(found.values())
+            errors.append(_foreign(engine, name) or error)
+    if errors:
+        errors[0].also = tuple(errors[1:])
+        raise errors[0]
+    return list(by_id.values())
 
 
 def _some(there: Sequence[Box]) -> str:
@@ -45,7 +45,7 @@ def _some(there: Sequence[Box]) -> str:
 
 
 def _foreign(engine: Engine, name: str) -> UsageError | None:
-    """The error for a container that is no box."""
+    """The error for a name that is a container's, but no box's."""
     containers = {it.name: it for it in engine.containers({})}
     if name not in containers or containers[name].box:
         return None

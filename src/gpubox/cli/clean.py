@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from gpubox.cli.confirm import agreed
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.screen import render
 from gpubox.screen.figures import size_text
+from gpubox.values import counted
 
 if TYPE_CHECKING:
     from gpubox.boxes.leftovers import Spare
@@ -41,7 +42,7 @@ def clean_command(context: click.Context, images: bool, yes: bool) -> int:
         return 0
     rows = [(it.name, size_text(it.size), it.what) for it in spares]
     render.print_table(("NAME", "SIZE", "WHAT"), rows)
-    what = " and ".join([*_count(spares, "box", "boxes"), *_count(spares, "image", "images")])
+    what = _counted(spares)
     typed = f"gpubox clean{' --images' if images else ''} --yes removes them"
     size = size_text(sum(it.size for it in spares))
     if not yes and not agreed(f"remove {what} ({size})?", f"{what} would be removed", typed):
@@ -69,19 +70,26 @@ def _spares(this: App, engine: Engine, images: bool) -> list[Spare]:
 
 
 def _needed(this: App) -> set[str]:
-    """The images of all profiles that are seen from here."""
+    """The images of all profiles that the caller's files define."""
     config = this.config
     defaults = (config.default(), config.default("default_jupyter"))
     return {image for name in (*config.names(), *defaults) for image in config.profile(name).images}
 
 
-def _count(spares: Iterable[Spare], one: str, more: str) -> Sequence[str]:
-    number = sum(it.box == (one == "box") for it in spares)
-    return [f"{number} {one if number == 1 else more}"] if number else []
+def _counted(spares: Sequence[Spare]) -> str:
+    """`2 boxes and 1 image`."""
+    boxes = sum(spare.box for spare in spares)
+    images = len(spares) - boxes
+    parts = []
+    if boxes:
+        parts.append(counted(boxes, "box", "boxes"))
+    if images:
+        parts.append(counted(images, "image"))
+    return " and ".join(parts)
 
 
 def _is_removed(this: App, engine: Engine, spare: Spare) -> bool:
-    """Whether it could be; if not, why is told."""
+    """Remove it, and say why if that fails; whether it is gone."""
     try:
         if spare.box and engine.tickets(spare.id):
             raise EngineError(f"{spare.name} is being started, or moved")

@@ -1,6 +1,6 @@
-"""`completion`: the script that has a shell ask what may come next, and the answers to it.
+"""`completion`: the script by which a shell asks what may come next, and the answers to it.
 
-What may come next is click's and `candidates`' to know; here is how each shell asks and is told.
+click and `candidates` know what may come next; this module knows how each shell asks and is told.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ complete -k -c gpubox -f -a '(__gpubox)'
 
 
 class Line(NamedTuple):
-    """A line up to the cursor: its whole words, and the one that is begun, from behind an
-    `--option=` on."""
+    """A line up to the cursor: its whole words, and the word that is begun.
+
+    In `--option=value` only the value is the word that is begun; `option` is what stands before it.
+    """
 
     before: list[str]
     option: str
@@ -99,7 +101,8 @@ def _for_fish(word: str, meaning: str) -> str:
 
 
 class Shell(NamedTuple):
-    """Its script, how it takes a word with its meaning, and where the script goes."""
+    """A shell's script, how it takes a word with its meaning, and where a person puts the script:
+    their own place, and the one for everybody."""
 
     script: str
     written: Callable[[str, str], str]
@@ -161,6 +164,6 @@ def _next(cli: click.Command, line: Line) -> list[CompletionItem]:
 
 
 def _in_place_of(replaced: str, word: str, line: Line) -> str:
-    """The word without what bash keeps of it: up to the last `:` or `=`, if these divide words."""
+    """The word behind what bash keeps of the line: all up to a `:` or `=` that divides words."""
     kept = len(line.option + line.begun) - len(replaced)
     return (line.option + word)[kept:]

@@ -10,7 +10,7 @@ from gpubox.errors import UsageError
 
 
 def agreed(question: str, problem: str, hint: str) -> bool:
-    """Whether they say yes; where nobody can be asked, the `problem` is an error."""
+    """Whether the person says yes; without a terminal to ask at, the `problem` is an error."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"{problem}, and there is no terminal to ask at", hint)
     return click.confirm(question, err=True)

@@ -47,7 +47,7 @@ def datasets_command(context: click.Context, sizes: bool, as_json: bool) -> None
 
 
 def _is_here(this: App) -> bool:
-    """Whether the paths are this machine's; of another one nothing is known."""
+    """Whether the paths are this machine's; if not, say so, for nothing is known of another's."""
     try:
         endpoint = this.endpoint
     except GpuboxError as error:
@@ -74,12 +74,12 @@ def _dataset(name: str, item: Item, here: bool) -> dict[str, Any]:
 
 
 def _exists(seen: Seen | None) -> bool | None:
-    """Behind a closed folder there may be anything."""
+    """None where it cannot be known: behind a closed folder there may be anything."""
     return None if seen is None or seen.trouble in ("barred", "broken") else not seen.trouble
 
 
 def _measure(this: App, item: dict[str, Any]) -> None:
-    """Add the size, shown as it grows; without one where nothing can be walked."""
+    """Add a folder's bytes on disk, shown as they grow; None where it cannot be read."""
     last = _NO_SIZE
 
     def sums() -> Iterator[str]:

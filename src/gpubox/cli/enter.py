@@ -1,4 +1,4 @@
-"""`enter`: come back to a box, to its own shell or by another one beside it."""
+"""`enter`: come back to a box, to its own shell or to another one beside that."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SHELL = ("sh", "-c", 'exec "$(command -v bash || command -v sh)"')
 
-# What the engine says in place of a program.
+# What the engine prints as the program's output, if it cannot run the program.
 _NOT_RUN = re.compile("OCI runtime exec failed|unable to find user")
 
 _OPTIONS = [
@@ -96,7 +96,7 @@ def _can_be_entered(box: Box) -> bool:
 
 
 def _come_back(app: App, engine: Engine, box: Box, seconds: float) -> int:
-    """Start its own shell again, with us."""
+    """Start its own shell again, attached to our terminal."""
     from gpubox.boxes import foreground
     from gpubox.boxes.again import Again
     from gpubox.screen.terminal import Signals
@@ -117,14 +117,14 @@ def _come_back(app: App, engine: Engine, box: Box, seconds: float) -> int:
     facts = app.surveyed(race, [box])
     with Signals() as signals:
 
-        def begun() -> Process:
+        def start() -> Process:
             process = foreground.attached(engine, box.id, box.image, stdin=True)
             engine.start(box.id, box.image)
             return process
 
-        process = Again(race.heeding(signals), facts).begin(box, begun)
+        process = Again(race.heeding(signals), facts).begin(box, start)
         if signal.SIGINT in signals.arrived():
-            raise KeyboardInterrupt  # before the keyboard was the box's
+            raise KeyboardInterrupt  # typed before the keyboard was the box's
         outcome = foreground.accompany(process, signals, tty=True, stdin=True, keys=keys)
     return _leave(app, engine, box, outcome)
 
@@ -154,7 +154,7 @@ def _takes_no_command(box: Box, command: Sequence[str]) -> GpuboxError:
 
 
 def _attach(app: App, engine: Engine, box: Box) -> int:
-    """Be the terminal, or the pipes, of what it was started with."""
+    """Be the terminal, or the pipes, of the process that the box was started with."""
     from gpubox.boxes import foreground
     from gpubox.screen.terminal import Signals
 
@@ -170,7 +170,7 @@ def _attach(app: App, engine: Engine, box: Box) -> int:
         process = foreground.attached(engine, box.id, box.image, stdin=stdin)
         if tty and app.caller.rows_columns:
             rows, columns = app.caller.rows_columns
-            process.resize(rows, columns + 1)  # for a change of size programs draw themselves anew
+            process.resize(rows, columns + 1)  # programs draw their screen anew if its size changes
         outcome = foreground.accompany(process, signals, tty=tty, stdin=stdin, keys=keys)
     return _leave(app, engine, box, outcome, kept=not found["HostConfig"].get("AutoRemove"))
 
@@ -178,7 +178,7 @@ def _attach(app: App, engine: Engine, box: Box) -> int:
 def _beside(
     app: App, engine: Engine, box: Box, command: Sequence[str], parameters: Mapping[str, Any]
 ) -> int:
-    """Another shell or COMMAND in it."""
+    """Start another shell or COMMAND in it."""
     from gpubox.boxes import foreground
     from gpubox.engine.faults import explain
     from gpubox.engine.processes import Exec
@@ -221,7 +221,7 @@ def _example(box: Box) -> str:
 
 
 def _variables(caller: Caller, texts: Sequence[str]) -> Iterator[str]:
-    """A NAME alone takes the caller's value, or is left out."""
+    """NAME=VALUE for each; a NAME alone takes the caller's value, or is left out."""
     for text in texts:
         name, equals, _ = text.partition("=")
         if equals or name in caller.environ:

@@ -1,6 +1,6 @@
-"""What `doctor` asks, all at once and of nobody for long: facts go to the diagnosis.
+"""What `doctor` asks: all questions at once, with one deadline. The answers go to `diagnosis`.
 
-The engine, the driver, the disk and each box may hang; who has not answered in time is not known.
+The engine, the driver, the disk and each box may hang; what has not answered in time is unknown.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-_SECONDS, _SECONDS_AFAR = 1.7, 20  # for everything
+_SECONDS, _SECONDS_AFAR = 1.7, 20  # for all questions; of an engine elsewhere
 _PING_SECONDS, _PING_SECONDS_AFAR, _HTTP_SECONDS = 1, 10, 0.5
-# Asked of the first device node that there is: one that cannot be opened was taken away.
+# Opens the first device node that there is: if it cannot be opened, the box has lost its GPUs.
 _REACHES_GPUS = (
     "for node in /dev/nvidiactl /dev/nvidia[0-9]*; do"
     ' [ -e "$node" ] || continue; (: <"$node") 2>/dev/null && exit 0; exit 7; done; exit 3'
@@ -53,14 +53,14 @@ _REACHES, _REACHES_NOT = 0, 7
 
 
 class Questions:
-    """Questions under way at once, and one end of the time for all of them."""
+    """Questions that are asked at once, each in a thread, with one deadline for all."""
 
     def __init__(self, seconds: float) -> None:
         self._pool = ThreadPoolExecutor(max_workers=16)
         self._due = time.monotonic() + seconds
 
     def ask(self, question: Callable[..., Answer], *about: Any) -> Callable[[Answer], Answer]:
-        """What waits for the answer; given back instead is what is said where none comes."""
+        """Ask; a function that waits for the answer, and gives its argument where none comes."""
         asked = self._pool.submit(question, *about)
 
         def answer(otherwise: Answer) -> Answer:
@@ -80,7 +80,7 @@ class Connected(NamedTuple):
 
 
 def examine(this: App, *, on_gpus: bool) -> Iterator[Check]:
-    """Every check, in the order in which one depends on the other."""
+    """Every check; each comes behind those that it depends on."""
     elsewhere = _elsewhere(this)
     questions = Questions(_SECONDS_AFAR if elsewhere else _SECONDS)
     asked_engine = questions.ask(_connected, this, elsewhere)
@@ -213,7 +213,7 @@ def _why_no_boxes(seen: EngineSeen | NoEngine) -> str:
 def _asked_boxes(
     engine: Engine | None, me: str, questions: Questions
 ) -> list[tuple[BoxSeen, Callable[[BoxSeen], BoxSeen]]] | None:
-    """All that run, as listed, each asked for by itself: one may hang."""
+    """Each box that runs, as it is listed, and the question for the rest: one box may hang."""
     running = None if engine is None else questions.ask(_running, engine)(None)
     if engine is None or running is None:
         return None
@@ -263,7 +263,7 @@ def _reaches_gpus(engine: Engine, box: Box) -> bool | None:
 
 
 def _open_at(engine: Engine, box: Box) -> tuple[str, ...] | None:
-    """Where a Jupyter of its answers without a token; None where it cannot be reached from here."""
+    """The addresses at which its Jupyter answers without a token; None from another machine."""
     if not engine.endpoint.local:
         return None
     places = [diagnosis.published_at(port) for port in box.ports if port.endswith("/tcp")]
@@ -286,7 +286,7 @@ def _of_profiles(
     found = this.files()
     wrong = [(error.problem, error.hint) for error in found.errors]
     profiles = list[Profile]()
-    if not wrong:  # or what the others lack may stand where nothing can be read
+    if not wrong:  # else what a profile lacks may stand in the file that cannot be read
         profiles = _profiles(found.layers, this.caller, wrong)
     files = [layer.name for layer in found.layers if layer.name != BUILT_IN]
     yield from diagnosis.of_profiles(files, wrong, found.warnings)
@@ -298,8 +298,11 @@ def _of_profiles(
 def _profiles(
     layers: Sequence[Layer], caller: Caller, wrong: list[tuple[str, str]]
 ) -> list[Profile]:
-    """Those that people's files speak of, and those that no word means; all are read."""
-    found = list[Profile]()
+    """The profiles that people's files define, and the defaults.
+
+    All are read, the built-in ones too; what is wrong with any is added to `wrong`.
+    """
+    profiles = list[Profile]()
     try:
         config = Config(tuple(layers), caller.environ, caller.folder)
         config.datasets()
@@ -307,7 +310,7 @@ def _profiles(
         meant = [config.default(), config.default("default_jupyter")]
     except GpuboxError as error:
         wrong.append((error.problem, error.hint))
-        return found
+        return profiles
     for name in dict.fromkeys((*config.names(), *meant)):
         try:
             profile = config.profile(name)
@@ -315,8 +318,8 @@ def _profiles(
             wrong.append((error.problem, error.hint))
             continue
         if name in meant or config.owners(name)[-1] != BUILT_IN:
-            found.append(profile)
-    return found
+            profiles.append(profile)
+    return profiles
 
 
 def _uses(
@@ -357,10 +360,10 @@ def _use(
 
 
 def _is_pulled(image: str, registry: str | None) -> bool:
-    """Whether it would come from where its name says, and not through the registry."""
+    """Whether it would come from where its name says, and not through the profile's `registry`."""
     try:
         return order(image, registry).source == image
-    except GpuboxError:  # which cannot give a digest another name
+    except GpuboxError:  # an image by its digest does not come through a registry
         return False
 
 
@@ -387,7 +390,7 @@ def _of_trials(this: App, connected: Connected, driver: DriverSeen) -> Iterator[
 
 
 def _image_with_cuda(engine: Engine) -> str | None:
-    """The smallest one that is here; any can be started for a look, whatever the driver."""
+    """The smallest image with CUDA that the engine has: a trial runs whatever the driver is."""
     known = {name: engine.image(name) for name in engine.images()}
     with_cuda = {
         name: it.size for name, it in known.items() if it and "CUDA_VERSION" in it.variables

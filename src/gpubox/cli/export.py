@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _own(*names: str) -> list[click.Parameter]:
-    """Of run's own options these; the others are of a start that gpubox sees to."""
+    """These of run's own options; the others are for a start by gpubox itself."""
     return [option for option in OWN if option.name in names]
 
 
@@ -58,12 +58,12 @@ def _devcontainer(app: App, parameters: dict[str, Any]) -> int:
 
 
 def _print(text: str) -> None:
-    """As a file is written: in UTF-8, whatever the terminal's."""
+    """Print in UTF-8, as a file is written, whatever the terminal's encoding."""
     click.echo(text.encode(), nl=False)
 
 
 def _plan(app: App, parameters: dict[str, Any]) -> Plan:
-    """The box as it would be detached: others keep it open, too."""
+    """The plan of a detached box: other tools start it so, and its shell must stay alive."""
     asked = request(app, parameters | {"detach": True}, parameters["words"], {})
     return printed(asked, exported=True)
 

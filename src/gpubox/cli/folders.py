@@ -1,6 +1,6 @@
-"""What stands between a start and the caller's own folders: asked before it, explained after it.
+"""The caller's folders and a start: what speaks against mounting them, what a box does not see.
 
-Facts from this machine, checks from `checks`.
+Asks this machine; `checks` judges.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def against(request: Request, plan: Plan) -> Iterator[checks.Check]:
-    """What cannot be mounted as it is meant, and what is doubtful."""
+    """What cannot be mounted as it is meant, and what is doubtful about it."""
     endpoint = request.app.endpoint
     return checks.of_sources(
         [_source(request, mount, endpoint.local) for mount in plan.folders()],
@@ -44,7 +44,7 @@ def _source(request: Request, mount: Mount, local: bool) -> checks.Source:
 
 
 def _use(request: Request, mount: Mount) -> tuple[checks.Use, str]:
-    """For what a folder is mounted, and the key that says so."""
+    """What a folder is mounted for, and the key that says so."""
     if mount == request.profile.workspace:
         return "workspace", "workspace"
     if mount.target in (request.profile.merged.get("volumes") or ()):
@@ -53,18 +53,18 @@ def _use(request: Request, mount: Mount) -> tuple[checks.Use, str]:
 
 
 def _sockets(endpoint: Endpoint) -> tuple[str, ...]:
-    """The engine's sockets; here also where their links lead."""
+    """The engine's sockets; on this machine also where their links lead."""
     if not endpoint.local:
         return checks.SOCKETS
     own = endpoint.host.removeprefix("unix://")
-    found = {path: host.look(path) for path in (own, *checks.SOCKETS)}
-    there = {path: seen.real for path, seen in found.items() if not seen.trouble}
-    return (*there, *there.values())
+    looks = {path: host.look(path) for path in (own, *checks.SOCKETS)}
+    real_paths = {path: seen.real for path, seen in looks.items() if not seen.trouble}
+    return (*real_paths, *real_paths.values())
 
 
 @contextmanager
 def explained(request: Request, plan: Plan) -> Iterator[None]:
-    """A program that the box has not, and that lies here: the hint says what is between them."""
+    """Where the box lacks a program that this machine has, the error's hint says why."""
     try:
         yield
     except EngineError as error:
@@ -77,7 +77,7 @@ def explained(request: Request, plan: Plan) -> Iterator[None]:
 
 
 def _whereabouts(program: str, request: Request, plan: Plan) -> str:
-    """Where this machine has the program; empty where it has none."""
+    """A hint if this machine has the program; empty where it has none."""
     here = request.app.caller.folder
     seen = host.look(str(here / program))
     if not program.startswith("/") and not seen.trouble and not seen.folder:

@@ -70,7 +70,7 @@ def gpus_command(context: click.Context, watch: bool, as_json: bool) -> None:
 
 
 class _Eyes:
-    """What looks, once or again and again: the engine stays connected while it answers."""
+    """Looks at the GPUs, once or again and again; keeps the connection while the engine answers."""
 
     def __init__(self, this: App) -> None:
         self._this, self._local = this, this.endpoint.local
@@ -78,12 +78,12 @@ class _Eyes:
         self._known: dict[str, Gpus] = {}
 
     def look(self) -> Seen:
-        """Asks the driver, the engine and /proc; an error only where nothing can be told."""
+        """Ask the driver, the engine and /proc; an error only if neither of the first two tells."""
         from gpubox import host
         from gpubox.gpus import holders
 
         devices, containers = self._devices(), self._containers()
-        notes = [it for it in (_unseen(devices), _unasked(containers)) if it]
+        notes = [note for note in (_unseen(devices), _unasked(containers)) if note]
         listed = None if isinstance(devices, GpuboxError) else devices
         held = None if isinstance(containers, GpuboxError) else containers
         if isinstance(containers, GpuboxError) and isinstance(devices, GpuboxError):
@@ -156,7 +156,7 @@ def _watch(this: App, as_json: bool) -> None:
 
 
 def _drawn(seen: Seen, columns: int) -> list[bytes]:
-    width = columns - 1  # or the end of the line would take the last letter away
+    width = columns - 1  # else to clear the rest of the line would clear its last letter
     lines, left_out = render.table(*_table(seen.holdings), _FOLDED, width)
     notes = [*seen.notes, *([render.wider(left_out)] if left_out else [])]
     notes.append(f"{datetime.now():%H:%M:%S}, anew every {SECONDS} s; q ends it")
@@ -167,7 +167,7 @@ def _drawn(seen: Seen, columns: int) -> list[bytes]:
 def _table(
     holdings: Iterable[Holding],
 ) -> tuple[Sequence[str], Sequence[Sequence[str]], Sequence[str]]:
-    """Columns, rows, and which columns a narrow screen may leave out; none that would be empty."""
+    """Columns, without empty ones, rows, and the columns that a narrow screen may leave out."""
     rows = [_row(holding) for holding in holdings]
     columns = [column for column in rows[0] if any(row[column] for row in rows)] if rows else []
     cells = [[row[column] for column in columns] for row in rows]
@@ -193,9 +193,11 @@ def _row(holding: Holding) -> dict[str, str]:
 
 
 def model(device: Device) -> str:
-    """As people call it: their maker is every GPU's here."""
+    """Its model as people call it, without the maker, who is the same for all."""
     name, mig, instance = device.name.removeprefix("NVIDIA ").partition(" MIG ")
-    return f"  MIG {instance}" if mig else f"{name} (MIG)" if device.divided else name
+    if mig:
+        return f"  MIG {instance}"
+    return f"{name} (MIG)" if device.divided else name
 
 
 def object_of(holding: Holding) -> dict[str, Any]:

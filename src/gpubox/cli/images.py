@@ -89,16 +89,16 @@ def _show(this: App, found: Sequence[Offer], engine_answers: bool) -> None:
 
 
 def _here(this: App) -> Mapping[str, Here] | None:
-    """What the engine has; None where none answers."""
+    """The images that the engine has; None where none answers."""
     from gpubox.images.offers import Here
 
     try:
         engine = this.connect()
-        found = {name: engine.image(name) for name in engine.images()}
+        images = {name: engine.image(name) for name in engine.images()}
     except GpuboxError as error:
         this.screen.say(f"which are here is not known: {error.problem}")
         return None
-    return {name: Here(it.size, it.variables) for name, it in found.items() if it}
+    return {name: Here(it.size, it.variables) for name, it in images.items() if it}
 
 
 def _row(offer: Offer) -> dict[str, str]:
@@ -117,7 +117,7 @@ def _row(offer: Offer) -> dict[str, str]:
 
 
 def _why(found: Iterable[Offer]) -> list[str]:
-    """Each reason once, where the table has no room for them."""
+    """Lines with each reason once, for a table that has no room for the column WHY."""
     from gpubox.images import catalog
 
     reasons = dict[str, dict[str, None]]()
@@ -129,7 +129,7 @@ def _why(found: Iterable[Offer]) -> list[str]:
 
 
 def _footing(this: App, found: Iterable[Offer]) -> str:
-    """Of what day this speaks, of what machine, and what to type."""
+    """The last line: of what day the list is, this machine's driver, and what to type."""
     from gpubox.images import catalog
 
     machine = this.machine

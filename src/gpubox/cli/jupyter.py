@@ -34,7 +34,11 @@ _OTHER = "--new makes another on a GPU that is free"
 
 
 class Wish(Struct, frozen=True):
-    """What is wanted of the notebook itself. `settled` are options that only a new box can have."""
+    """What is wanted of the notebook itself.
+
+    `new`: another box, though there is one. `opened`: in a browser. `stays`: in the foreground.
+    `settled`: options were typed that only a new box can have.
+    """
 
     new: bool
     opened: bool
@@ -71,7 +75,7 @@ def jupyter(app: App, parameters: dict[str, Any]) -> int:
     if job:
         from gpubox.slurm import commands
 
-        for end in commands.ENDS:  # as Ctrl-C does
+        for end in commands.ENDS:  # what ends a job stops Jupyter, as Ctrl-C does
             signal.signal(end, signal.default_int_handler)
     ask = replace(
         made.ask,
@@ -138,7 +142,7 @@ def _mine(request: Request, engine: Engine) -> Box | None:
 
 
 def _found(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
-    """Where that notebook is; an error if that is not where it is asked for."""
+    """Where that notebook is; an error if the person has asked for another port."""
     served, asked = engine.served(box.id, notebook.KEY), request.ask.port
     if asked and asked != served.port:
         raise GpuboxError(
@@ -163,7 +167,7 @@ def _again(wish: Wish, request: Request, launch: Launch, box: Box) -> Server:
     with Signals() as signals:
         Again(launch.race.heeding(signals), facts, _OTHER).start(box)
     with _stopped_on_failure(engine, box.id):
-        # a random port is another one each time
+        # asked again: a port that the engine chose is another one after each start
         server = Server(box.id, box.name, engine.served(box.id, notebook.KEY))
         request.app.screen.say(f"waiting for Jupyter in {box.name}")
         _wait_for_jupyter(request, engine, server)
@@ -174,11 +178,11 @@ def _again(wish: Wish, request: Request, launch: Launch, box: Box) -> Server:
 
 
 class PortHeld(GpuboxError):
-    """With the host's own network Jupyter did not get its port."""
+    """Jupyter did not get its port, in a box with the host's own network."""
 
 
 def _made(request: Request, launch: Launch, facts: Facts) -> Server:
-    """Start a new one; with the host's own network on the next port, as long as it is held."""
+    """Start a new one; with the host's own network, on the next port until one is not taken."""
     engine, screen = launch.engine, request.app.screen
     while True:
         started = launch.detached(facts)
@@ -212,7 +216,7 @@ def _wait_for_jupyter(
     deadline = time.monotonic() + _JUPYTER_SECONDS
     alive = _pulse(request, engine, server)
     if not server.served.published:
-        # or another's Jupyter on this port would be taken for ours
+        # else somebody's Jupyter that has this port would be taken for ours
         _wait_for_port(engine, server, alive, deadline)
     if not jupyter.wait_until_ready(address, port, alive=alive, deadline=deadline):
         raise _no_answer(request, engine, server, plan)
@@ -241,11 +245,11 @@ def _wait_for_port(
         return bool(listens)
 
     if not jupyter.wait_until(has_port, alive=alive, deadline=deadline):
-        has_port()  # one that has ended has said why
+        has_port()  # a box that has ended may have said that the port is taken
 
 
 def _pulse(request: Request, engine: Engine, server: Server) -> Callable[[], bool]:
-    """Whether the box lives; now and then what it said last is shown to who waits."""
+    """A function that tells whether the box runs, and now and then shows its last line."""
     began = due = time.monotonic()
 
     def alive() -> bool:
@@ -286,7 +290,7 @@ def _stopped_on_failure(engine: Engine, box: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(EngineError):  # it has no Jupyter, and is removed
+        with suppress(EngineError):  # a box without a Jupyter is removed already
             engine.stop(box)
         raise
 

@@ -68,10 +68,10 @@ def _of_profile(
         raise UsageError(f"boxes by name, and by --profile {profile}", "take one of the two")
     whose = owner or this.caller.name
     there = [box for box in engine.boxes(stopped=False) if box.owner == whose]
-    found = [box for box in there if box.profile == profile]
-    if not found:
+    boxes = [box for box in there if box.profile == profile]
+    if not boxes:
         this.screen.say(f"no box of the profile {profile} runs")
-    return found
+    return boxes
 
 
 def _stop(engine: Engine, seconds: int | None, box: Box) -> str:
@@ -139,7 +139,7 @@ def _again(this: App, race: Race, boxes: Sequence[Box], begin: Begin) -> int:
 
     this.refuse_to_start_past_slurm(boxes)
     facts = this.surveyed(race, boxes)
-    with Signals() as signals, _pool() as pool:  # whose tickets go, however it ends
+    with Signals() as signals, _pool() as pool:  # no ticket is left, however this ends
         return _each(this, pool, boxes, partial(begin, this, race.heeding(signals), facts))
 
 

@@ -21,7 +21,7 @@ Pieces = Iterator[tuple[int, bytes]]
 
 
 def _moment(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """In Unix seconds: so long ago, or a date with or without a time."""
+    """The value of --since in Unix seconds: so long ago, or a date with or without a time."""
     if text is None:
         return None
     if (ago := duration(text)) is not None:

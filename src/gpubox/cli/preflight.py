@@ -45,7 +45,7 @@ def report(app: App, found: Iterable[Check], ignored: frozenset[str]) -> None:
 
 
 def _hint(check: Check) -> str:
-    """The fix; and that a person who knows better may go on."""
+    """The fix; and, for a check that may be ignored, the option that does so."""
     may_pass = check.id in checks.IGNORABLE and "--ignore" not in check.fix
     return f"{check.fix}; or go past this check: --ignore {check.id}" if may_pass else check.fix
 
@@ -65,7 +65,7 @@ def of_image(
 
 
 def foreseen(app: App, plan: Plan, engine: Engine, facts: Facts) -> Iterator[Check]:
-    """As warnings, what would stop the box of a line that is only printed; no registry is asked."""
+    """For a line that is only printed: as warnings, what would stop its box. Asks no registry."""
     here = engine.image(plan.image)
     found = [*_on_its_gpus(app, plan, here, facts)]
     if _is_pulled(plan, here) and (gone := checks.of_deletion(plan.image)):
@@ -82,7 +82,7 @@ def _on_its_gpus(app: App, plan: Plan, here: LocalImage | None, facts: Facts) ->
     if asked == NO_GPUS or app.machine is None:
         return
     devices = [holding.device for holding in facts.holdings]
-    # Slurm counts its own way
+    # in a job Slurm has the GPUs, and counts them its own way
     if not facts.job and (words := absent(asked.ids, devices)):
         yield checks.of_absent_gpus(words)
     gpus = asked_gpus(asked, app.machine, facts.holdings)
@@ -93,7 +93,7 @@ def _on_its_gpus(app: App, plan: Plan, here: LocalImage | None, facts: Facts) ->
 
 
 def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Iterator[Check]:
-    """What speaks against pulling an image; that no GPU of this machine can run it, too."""
+    """What speaks against pulling an image, also that no GPU of this machine can run it."""
     here, facts = engine.image(image), engine.facts()
     if machine := app.machine:
         gated = is_gated(backend(ALL_GPUS, facts), facts)
@@ -111,7 +111,7 @@ def on(
     own: Mapping[str, str],
     gated: bool,
 ) -> Iterator[Check]:
-    """What speaks against an image on GPUs; one that is here says itself what it asks for."""
+    """What speaks against an image on GPUs; what it asks for it says itself, if it is `here`."""
     if demand := demands.of_box(image, here.variables if here else None, own):
         yield from fits.checks(image, demand, machine, gpus, gated=gated)
 
@@ -138,7 +138,7 @@ def _from_the_hub(image: str, registry: str | None, facts: EngineFacts | None) -
 
 
 def _of_the_pull_limit(image: str) -> Iterator[Check]:
-    """Little or nothing where it cannot be asked: the pull itself will say."""
+    """What Docker Hub's limit says against a pull; nothing where the Hub does not answer."""
     from gpubox.images import hub
 
     reference = values.reference(image)

@@ -75,7 +75,7 @@ def _urls(engine: Engine, boxes: Iterable[Box], caller: str) -> dict[str, str]:
 
 
 def _ends(engine: Engine, boxes: Iterable[Box]) -> dict[str, str]:
-    """What killed those that were killed, where it was want of memory."""
+    """Why boxes were killed, by their ids, where memory ran out."""
     found = {}
     for box in boxes:
         if box.exit_code == records.KILLED:

@@ -62,7 +62,7 @@ def pull_command(
 
 
 def _passes(this: App, engine: Engine, image: str, ignored: frozenset[str]) -> bool:
-    """Whether nothing stands against getting an image; if so, it is told."""
+    """Whether nothing speaks against pulling an image; what does is told."""
     from gpubox.cli import preflight
 
     try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gpubox.plan.plan import Plan
     from gpubox.profile.profile import Profile
 
-_DOCKERS_SHM = 64 * 2**20  # where nobody says a size
+_DOCKERS_SHM = 64 * 2**20  # bytes, where nobody says a size
 
 Conduct = Callable[[Request, "Launch", "Facts"], int]
 Resume = Callable[[Request, "Engine"], Callable[["Launch"], int] | None]
@@ -44,7 +44,7 @@ def run(app: App, parameters: dict[str, Any]) -> int:
 
 
 class MountCommand(BoxCommand):
-    """Takes its options behind its SPECs, too, up to PROFILE."""
+    """Takes its options also between and behind its SPECs, up to PROFILE."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, self._options_first(ctx, args))
@@ -97,7 +97,7 @@ def _nothing_to_mount(app: App, words: list[str]) -> UsageError:
 
 
 def _greeting(request: Request) -> list[str]:
-    """What is mounted by the name of a dataset or by a SPEC, and that it cannot be written."""
+    """What is mounted by a dataset's name or a SPEC, and whether it can be written."""
     said = (request.profile.merged or {}).get("datasets") or {}
     asked = {target for target, item in said.items() if item.where == COMMAND_LINE}
     targets = asked | request.data
@@ -135,9 +135,9 @@ def _spec(app: App, word: str) -> dict[str, str] | str | None:
 
 
 def go(request: Request, conduct: Conduct, resume: Resume | None = None) -> int:
-    """Plan, and check what can be before anything is pulled; then `conduct` starts the box.
+    """Plan, check all that can be checked before anything is pulled, and have `conduct` start it.
 
-    If there is a box already, `resume` says how to go on with that instead.
+    `resume` looks for a box that is there already, and says how to go on with that instead.
     """
     if request.dry_run:
         return _dry_run(request)
@@ -198,11 +198,10 @@ def _facts(request: Request) -> Facts:
 
 
 def _refuse_past_slurm(request: Request) -> None:
-    """Where all GPUs are Slurm's, one outside of a job would be somebody's."""
+    """Raise where Slurm gives out all GPUs and this is no job: one taken now may be somebody's."""
     if request.job is None and _wants_gpus(request.profile):
-        words = shlex.join(
-            [request.profile.name, *(["--"] * bool(request.ask.command)), *request.ask.command]
-        )
+        command = ("--", *request.ask.command) if request.ask.command else ()
+        words = shlex.join([request.profile.name, *command])
         request.app.refuse_past_slurm(
             f"gpubox submit {words}; at a terminal: srun --gres=gpu:1 --pty gpubox run {words};"
             f" without a GPU: gpubox run --gpus none {words}",
@@ -220,7 +219,7 @@ def _wants_gpus(profile: Profile) -> bool:
 
 
 def _with_engine(facts: Facts, profile: Profile, launch: Launch) -> Facts:
-    """The engine is asked only for what the plan depends on: for GPUs, and by CDI."""
+    """Facts with what the engine says, if the plan depends on it: for GPUs, and CDI devices."""
     if _wants_gpus(profile):
         return launch.race.survey.of(replace(facts, engine=launch.engine.facts()))
     by_cdi = any(device.is_cdi for device in profile.devices)
@@ -228,7 +227,7 @@ def _with_engine(facts: Facts, profile: Profile, launch: Launch) -> Facts:
 
 
 def printed(request: Request, *, exported: bool = False) -> Plan:
-    """The plan as it is now, and what it assumes said; the engine is only asked, and briefly."""
+    """The plan as it would be now; what it assumes is said. Changes nothing, asks only briefly."""
     app, planned = request.app, _planner(request)
     facts = replace(_facts(request), printed=True, exported=exported)
     if _wants_gpus(request.profile):
@@ -286,7 +285,7 @@ def attend(request: Request, launch: Launch, facts: Facts) -> int:
 
 
 def _mention_stopped(request: Request, engine: Engine) -> None:
-    """`run` always makes a new box; who meant the last one is told how to come back to it."""
+    """Say how to come back to the last box: `run` always makes a new one, as docker run does."""
     caller = request.app.caller
     if not (caller.at_terminal and sys.stderr.isatty()) or request.ask.command:
         return
@@ -318,7 +317,7 @@ def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) 
 
 
 def _shared_memory(plan: Plan) -> str:
-    """What a bus error is nearly always about."""
+    """What a bus error nearly always means: the shared memory is full."""
     if plan.ipc not in (None, "private", "shareable"):
         return f"its shared memory is that of --ipc {plan.ipc}, and is probably full"
     size = plan.shm_size or _DOCKERS_SHM
@@ -329,7 +328,7 @@ def _shared_memory(plan: Plan) -> str:
 
 
 def say_tunnel(app: App, port: int, lead: str) -> None:
-    """The `ssh` line to a port, for who came here by ssh."""
+    """Say the `ssh` line that reaches a port, to a person who came here by ssh."""
     from gpubox.boxes import jupyter
 
     name = app.config.text("ssh_host")
@@ -345,7 +344,7 @@ def say_tunnel(app: App, port: int, lead: str) -> None:
 
 
 def _announce(request: Request, engine: Engine, started: Started) -> None:
-    """What a person must know of a box that has just started: notes, and where it listens."""
+    """Say what a person must know of a box that has just started: notes, and where it listens."""
     from gpubox.plan import translate
 
     if request.app.verbose:

@@ -93,7 +93,7 @@ def _refuse_taken(this: App, name: str, file: Path) -> None:
 
 
 def _made(this: App, engine: Engine, box: Box, image: str) -> tuple[Saved, LocalImage]:
-    """What is saved, and the image that the box came from."""
+    """What the box is saved as, and the image that it came from."""
     from gpubox.boxes.saved import saved
     from gpubox.profile.profile import Config
 
@@ -111,7 +111,7 @@ def _made(this: App, engine: Engine, box: Box, image: str) -> tuple[Saved, Local
 
 
 def _may_replace(this: App, engine: Engine, image: str, file: Path, replace: bool) -> bool:
-    """Whether there is nothing of this name, or what there is may go."""
+    """Whether there is nothing of this name, or the person lets it be replaced."""
     from gpubox.boxes.moved import is_of_files
 
     former = engine.image(image)

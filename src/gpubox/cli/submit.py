@@ -24,7 +24,7 @@ _NOT_IN_A_JOB = ("detach", "interactive", "tty", "wait", "wait_for", "dry_run")
 
 
 class JobCommand(BoxCommand):
-    """Says of what a box at a terminal takes what it is in a job."""
+    """Explains options of a box at a terminal by what a job has instead."""
 
     instead: ClassVar[Mapping[str, str]] = {
         **BoxCommand.instead,
@@ -70,7 +70,7 @@ def submit(app: App, parameters: dict[str, Any]) -> int:
 
 
 def _planned(request: Request) -> Plan:
-    """The plan as far as it can be made here, for what it refuses."""
+    """The plan as far as it can be made here: what it refuses, it would refuse in the job."""
     from gpubox import host
     from gpubox.plan.facts import Facts
     from gpubox.plan.plan import files_named, plan
@@ -100,7 +100,7 @@ def _gpus(request: Request) -> int:
 
 
 def _program(app: App) -> Iterator[str]:
-    """gpubox as it was called, wherever the job's PATH leads."""
+    """The words that call this gpubox with its global options, whatever the job's PATH is."""
     program = Path(sys.argv[0]).absolute()
     yield from [sys.executable, "-m", "gpubox"] if program.suffix == ".py" else [str(program)]
     if app.file:

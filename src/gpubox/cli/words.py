@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from gpubox.profile.profile import Profile
     from gpubox.slurm.jobs import Job
 
-DASHES, SPECS = "gpubox.dashes", "gpubox.specs"  # of what was typed, for its correction
+# In a context's `meta`: whether `--` stood before the words, and the SPECs among them.
+DASHES, SPECS = "gpubox.dashes", "gpubox.specs"
 
-# Options that a box does not take, of `docker run` in published lines, or that a job does not.
+# Options of `docker run` that stand in published lines and that a box does not take.
 _INSTEAD = {
     "--privileged": "it would give the box every device of the machine; name what it needs with"
     " --device, --cap-add or --security-opt",
@@ -53,12 +54,12 @@ class BoxCommand(click.Command):
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """All of them; of a line that is completed only the words, once the options are over."""
+        """All of them; for TAB behind the options only the words, so that it offers no option."""
         params = super().get_params(ctx)
         return [it for it in params if it.name == "words"] if _is_command_next(ctx) else params
 
     def leading_options(self, ctx: click.Context, args: Sequence[str]) -> Sequence[str]:
-        """As `options_of`; what a published line may say and a box does not take is explained."""
+        """As `options_of`; an option that is in `instead` is refused with what to do instead."""
         try:
             return self.options_of(ctx, args)
         except click.NoSuchOption as error:
@@ -75,7 +76,7 @@ class BoxCommand(click.Command):
 
 
 def _is_command_next(ctx: click.Context) -> bool:
-    """Whether PROFILE, or a `--` in its place, stands in a line that is completed."""
+    """Whether a line that is completed has its PROFILE already, or a `--` in its place."""
     words = ctx.params.get("words") if ctx.resilient_parsing else None
     if words is None:
         return False
@@ -94,12 +95,12 @@ def _next_word(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
 
 
 def patience(wait: bool, wait_for: float | None) -> float:
-    """For how many seconds --wait and --wait-for have one wait."""
+    """The seconds to wait for GPUs, by --wait (without end) and --wait-for."""
     return wait_for or (math.inf if wait else 0)
 
 
 def seconds(_: click.Context, option: click.Parameter, text: str | None) -> float | None:
-    """The value of an option, of 90s, 30m, 2h, 1d or 1h30m."""
+    """The value of an option in seconds, from 90s, 30m, 2h, 1d or 1h30m."""
     if text is None:
         return None
     if (read := duration(text)) is None:
@@ -189,13 +190,13 @@ class Request(msgspec.Struct, frozen=True):
     dry_run: bool
     patience: float = 0  # seconds, while others have its GPUs
     job: Job | None = None
-    data: frozenset[str] = frozenset()  # where SPECs mount, which are less bold than -v
+    data: frozenset[str] = frozenset()  # targets of `mount`'s SPECs: judged as data, not as -v
 
-    def mine(self, them: Iterable[Box], kind: str) -> list[Box]:
-        """The caller's boxes of this profile and this folder."""
+    def mine(self, there: Iterable[Box], kind: str) -> list[Box]:
+        """Of the boxes there are, the caller's of this profile, this folder and this kind."""
         caller = self.app.caller
         wanted = (kind, caller.name, self.profile.name, str(caller.folder))
-        return [it for it in them if (it.kind, it.owner, it.profile, it.folder) == wanted]
+        return [it for it in there if (it.kind, it.owner, it.profile, it.folder) == wanted]
 
 
 def request(
@@ -207,17 +208,21 @@ def request(
     beneath: Mapping[str, str] | None = None,
     job: Job | None = None,
 ) -> Request:
-    """What the words of a command mean, in a Slurm `job` too; `lists` go before those of flags."""
+    """What the words of a command mean, in a Slurm `job` too.
+
+    `lists` are values that the words have for keys with several, before those of flags. `default`
+    is the key that names the profile where no PROFILE is typed; `beneath` lies under all profiles.
+    """
     from gpubox.plan.facts import Ask
     from gpubox.profile.layers import from_flags
     from gpubox.slurm import jobs
 
     dashes = bool(click.get_current_context().meta.get(DASHES))
     word, command = _split(app, words, dashes, default)
-    given = flags(parameters)
+    settings = flags(parameters)
     for key, specs in lists.items():
-        given[key] = [*specs, *given.get(key, ())]
-    layers = [from_flags(given, app.caller.folder)]
+        settings[key] = [*specs, *settings.get(key, ())]
+    layers = [from_flags(settings, app.caller.folder)]
     if gpus := app.caller.environ.get("NV_GPU"):
         layers.insert(0, from_flags({"gpus": gpus.split(",")}, app.caller.folder, "NV_GPU"))
     if job:
@@ -269,7 +274,7 @@ def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[
 
 
 def _corrected(word: str, command: Sequence[str]) -> list[str]:
-    """The words with the options among them first, or with what is no option behind `--`."""
+    """The words with the options first; behind `--` if they are no options of gpubox's."""
     context = click.get_current_context()
     assert isinstance(context.command, BoxCommand)
     try:

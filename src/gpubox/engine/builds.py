@@ -1,4 +1,4 @@
-"""Images that an engine makes: of a Dockerfile, and of a box's files."""
+"""Images that an engine makes: from a Dockerfile, and from a box's files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpubox.images.building import Building
 
 
 class Builds(Images, Containers):
-    """What an engine makes images by."""
+    """The calls by which an engine makes images."""
 
     def architecture(self) -> str:
         with translated("the engine"):
@@ -28,9 +28,10 @@ class Builds(Images, Containers):
     def build(
         self, dockerfile: str, image: str, *, network: str | None = None, fresh: bool = False
     ) -> Generator[Building]:
-        """A build as it goes on. One that fails or is left leaves nothing on the engine.
+        """Build, and yield the state of the build as it goes on.
 
-        `fresh` takes nothing from earlier builds, and what was called `image` makes way.
+        A build that fails or is broken off leaves nothing on the engine. `fresh` uses nothing from
+        earlier builds. An older image of this name is removed, unless something else needs it.
         """
         building, before = Building(), self._image_ids()
         former = self.image(image)
@@ -52,8 +53,11 @@ class Builds(Images, Containers):
     def _build_events(
         self, dockerfile: str, image: str, network: str | None, fresh: bool
     ) -> Iterator[Mapping[str, Any]]:
-        """As docker-py's own call, which would hand over every login of the caller's, and fail
-        where one of them cannot be read."""
+        """The events of a build.
+
+        docker-py's own call would send all logins of the caller's along, and fail where one cannot
+        be read.
+        """
         proxies = self.api._proxy_configs.get_environment()
         wanted = {
             **{"t": image, "rm": True, "forcerm": True, "nocache": fresh},
@@ -74,8 +78,8 @@ class Builds(Images, Containers):
                 yield from self.api._stream_helper(answer, decode=True)
 
     def _discard(self, building: Building, before: frozenset[str]) -> None:
-        """Remove what a build has made that came to nothing."""
-        if building.container:  # the engine ends it, and may yet keep what it has done
+        """Remove what a failed build has made, but none of the images that were there `before`."""
+        if building.container:  # until it has ended, the engine may make an image of this step
             with suppress(EngineError):
                 self.wait_removed(building.container)
         with suppress(EngineError), translated("the engine"):
@@ -92,15 +96,16 @@ class Builds(Images, Containers):
         with translated("the engine"):
             return frozenset(self.api.images(quiet=True))
 
-    def commit(self, box: str, said: Mapping[str, Any], author: str) -> str:
-        """An unnamed image of a box's files, with what is `said` of it instead; its id.
+    def commit(self, box: str, config: Mapping[str, Any], author: str) -> str:
+        """Make an unnamed image of a box's files; its id.
 
-        Whose it is, an image says as its author, which no container inherits as it does labels.
+        `config` is said of it instead of what the box was run with. Its owner is its `author`,
+        for a label would be inherited by the containers that start from it.
         """
         with translated(box):
             made = self.api._post_json(
                 self.api._url("/commit"),
-                data=dict(said),
+                data=dict(config),
                 params={"container": box, "author": author},
                 timeout=None,  # as long as the files are many
             )
@@ -112,9 +117,9 @@ class Builds(Images, Containers):
                 raise
 
     def _without_container(self, image: str) -> str:
-        """The image without the record of its container, which engines add; its id.
+        """Replace an image by one without the record of the container that it was made of; its id.
 
-        There all of the container's variables and labels are kept beside those of the image.
+        Engines add that record, with all of the container's variables, secrets too, and labels.
         """
         found = self._as_before(f"/images/{image}/json")
         past = found.get("ContainerConfig") or {}
@@ -131,11 +136,12 @@ class Builds(Images, Containers):
 
 
 def _context(dockerfile: str) -> bytes:
-    """What a build is sent: the Dockerfile alone."""
+    """The context of a build: the Dockerfile alone."""
     return _packed({"Dockerfile": dockerfile.encode()})
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:
+    """A tar of these files, by name."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for name, content in files.items():
@@ -146,8 +152,8 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
 
 
 def _record(image: Mapping[str, Any]) -> bytes:
-    """What an image says of itself, as it lies in an engine and in an archive."""
-    said = {
+    """An image's configuration, as JSON; its SHA-256 is the image's id."""
+    config = {
         "architecture": image["Architecture"],
         "os": image["Os"],
         "created": image["Created"],
@@ -155,11 +161,11 @@ def _record(image: Mapping[str, Any]) -> bytes:
         "config": image["Config"],
         "rootfs": {"type": "layers", "diff_ids": image["RootFS"]["Layers"]},
     }
-    return json.dumps(said).encode()
+    return json.dumps(config).encode()
 
 
 def _archive(record: bytes, layers: int) -> bytes:
-    """An image to be loaded of which the engine has all layers, so that none is in it."""
+    """An archive for the engine to load, without the layers, which the engine has already."""
     name = f"{hashlib.sha256(record).hexdigest()}.json"
     files = [f"{number}/layer.tar" for number in range(layers)]
     manifest = [{"Config": name, "RepoTags": None, "Layers": files}]

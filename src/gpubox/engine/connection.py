@@ -1,6 +1,6 @@
-"""A way to an engine that answers, and docker-py's exceptions as ours.
+"""The connection to an engine that answers; docker-py's exceptions become ours.
 
-The other rooms of this folder ask over it, each by its subject; `engine` is all of them in one.
+`containers`, `images`, `builds` and `processes` extend it by their calls; `engine` is all in one.
 """
 
 from __future__ import annotations
@@ -24,23 +24,22 @@ from gpubox.errors import EngineError
 
 OWN, TICKET = "gpubox.version", "gpubox.ticket"
 
-
-# What docker-py trips over in a config.json that is none, and in what a credential helper prints.
+# What docker-py raises for a config.json, or a credential helper's answer, that is malformed.
 NOT_AS_DOCKER_WRITES = (ValueError, LookupError, TypeError, AttributeError)
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60
-_OLDEST = (1, 24)  # of the API, that docker-py speaks
+_OLDEST = (1, 24)  # version of the API that docker-py speaks
 
 
 class ImageMissing(EngineError):
-    """The engine does not have the image; it can perhaps be pulled."""
+    """The engine does not have the image; a pull may get it."""
 
 
 class Connection:
-    """To one engine; `podman` is its version, empty for a Docker Engine."""
+    """A connection to one engine; `podman` is Podman's version, empty for a Docker Engine."""
 
     def __init__(self, client: docker.DockerClient, endpoint: Endpoint, podman: str) -> None:
         self.client, self.endpoint, self.podman = client, endpoint, podman
-        # with its private calls, which the stubs leave out: docker-py cannot wait while it attaches
+        # untyped, for its private calls: the public ones cannot wait for a box while attached to it
         self.api: Any = client.api
 
     @property
@@ -53,9 +52,9 @@ class Connection:
 
 
 def answering(endpoint: Endpoint, seconds: float) -> tuple[docker.DockerClient, str]:
-    """A client that speaks to an engine in its own API version; and the version of a Podman."""
+    """A client that speaks the engine's own API version, and Podman's version if it is one."""
     try:
-        # a version of our own choice, so that docker-py asks nothing before trust_env is off
+        # with a version given, docker-py does not ask the engine for it before trust_env is off
         client = docker.DockerClient(
             base_url=endpoint.host,
             version="1.24",
@@ -63,7 +62,7 @@ def answering(endpoint: Endpoint, seconds: float) -> tuple[docker.DockerClient, 
             tls=_tls(endpoint),
             use_ssh_client=endpoint.host.startswith("ssh://"),
         )
-        # or REQUESTS_CA_BUNDLE would take the place of the engine's own CA
+        # else REQUESTS_CA_BUNDLE would take the place of the engine's own CA
         api: Any = client.api
         api.trust_env = False
         answer = api.get(f"{api.base_url}/_ping", timeout=seconds)
@@ -104,7 +103,7 @@ def _tls(endpoint: Endpoint) -> docker.tls.TLSConfig | bool:
 
 
 def _no_engine(answer: Any, endpoint: Endpoint, seconds: float) -> EngineError:
-    """Why what answers is no engine for us: its TLS asks for TLS in plain words."""
+    """The error for an answer without an API version: of no engine, or of one that wants TLS."""
     text = f"{answer.status_code} {answer.text}"
     if "HTTPS" in text:
         return unreachable([ConnectionError(text)], endpoint, seconds)
@@ -112,6 +111,7 @@ def _no_engine(answer: Any, endpoint: Endpoint, seconds: float) -> EngineError:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and all that it came of, the outermost first."""
     while error is not None:
         yield error
         for part in error.args:
@@ -131,14 +131,14 @@ def _innermost(causes: list[BaseException]) -> str:
 
 
 @contextmanager
-def translated(it: str) -> Iterator[None]:
-    """docker-py's and its libraries' exceptions as ours; `it` is what the call was about."""
+def translated(subject: str) -> Iterator[None]:
+    """Turn docker-py's and its libraries' exceptions into ours; the call is about `subject`."""
     try:
         yield
     except docker.errors.ImageNotFound as error:
-        raise ImageMissing(f"no image {it} on the engine", exit_code=125) from error
+        raise ImageMissing(f"no image {subject} on the engine", exit_code=125) from error
     except docker.errors.APIError as error:
-        raise _explained(error, it) from error
+        raise _explained(error, subject) from error
     except (
         docker.errors.DockerException,
         requests.exceptions.RequestException,
@@ -147,13 +147,13 @@ def translated(it: str) -> Iterator[None]:
         raise EngineError(f"the connection to the engine broke: {_short(error)}") from error
 
 
-def _explained(error: docker.errors.APIError, it: str) -> EngineSaid:
-    return explain(str(error.explanation or error), it)
+def _explained(error: docker.errors.APIError, subject: str) -> EngineSaid:
+    return explain(str(error.explanation or error), subject)
 
 
 def _short(error: BaseException) -> str:
     causes = list(_causes(error))
-    if isinstance(causes[-1], ValueError):  # http.client could not read on where a chunk begins
+    if isinstance(causes[-1], ValueError):  # http.client found no size where a chunk must begin
         return "its answer stopped in the middle"
     return _innermost(causes) if error.args else type(error).__name__
 

@@ -27,16 +27,16 @@ from gpubox.gpus import claims
 from gpubox.gpus.holders import Container
 from gpubox.plan.docker_words import Arguments
 
-# What `containers.run` itself calls to make of its arguments those of the low-level create.
+# What `containers.run` itself calls: its arguments become those of the low-level create.
 _arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
 _ENDED = ("exited", "stopped", "dead")
-_HANDED_OVER_SECONDS = 0.5  # for a request whose answer is not waited for
+_HANDED_OVER_SECONDS = 0.5  # in which a request has arrived, if its answer is not waited for
 
 
 class Served(msgspec.Struct, frozen=True):
-    """Where on the engine's machine a box can be reached; `port` is 0 where that is not known.
+    """Where on the engine's machine a box's server can be reached; an unknown `port` is 0.
 
-    One that is not `published` has the host's own network, and says where it is in its command.
+    One that is not `published` has the host's own network; its address is then its command's.
     """
 
     address: str
@@ -46,12 +46,12 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Containers(Connection):
-    """What an engine does with containers."""
+    """The calls by which an engine makes, ends and shows containers."""
 
     # --- making
 
     def run_detached(self, arguments: Arguments) -> str:
-        """`containers.run` itself; what a failed start leaves is removed. The container's id."""
+        """Call `containers.run` itself; the container's id. A failed start leaves nothing."""
         image = str(arguments.run["image"])
         try:
             with translated(image):
@@ -62,7 +62,7 @@ class Containers(Connection):
             raise
 
     def create(self, arguments: Arguments, warn: Callable[[str], None]) -> str:
-        """The container `containers.run` would start, not yet started. Its id."""
+        """Create the container that `containers.run` would start; its id."""
         run = {key: value for key, value in arguments.run.items() if key != "detach"}
         version = self.api._version
         low_level = _arguments_of_create(run | {"version": version})
@@ -77,13 +77,13 @@ class Containers(Connection):
     def create_like(
         self, name: str, body: Mapping[str, Any], networks: Mapping[str, Mapping[str, Any]]
     ) -> str:
-        """A container from the body of the call itself, in further networks; its id."""
+        """Create a container by the body of the engine's own call, in further networks; its id."""
         with translated(name):
             made = str(self.api.create_container_from_config(dict(body), name)["Id"])
             try:
-                for network, said in networks.items():
+                for network, endpoint in networks.items():
                     url = self.api._url("/networks/{0}/connect", network)
-                    wanted = {"Container": made, "EndpointConfig": said}
+                    wanted = {"Container": made, "EndpointConfig": endpoint}
                     self.api._raise_for_status(self.api._post_json(url, data=wanted))
             except BaseException:
                 self.api.remove_container(made, force=True)
@@ -91,16 +91,19 @@ class Containers(Connection):
         return made
 
     def ticket(self, box: str, claim: Mapping[str, str] | None = None) -> str:
-        """A container that is never started and claims what a box does, or is to; its id."""
+        """Create a container that is never started and claims GPUs in a box's place; its id.
+
+        It has the box's own labels, with those of `claim` instead where the box is to move.
+        """
         with translated(box):
             found = self.api.inspect_container(box)
-            said = {
+            own = {
                 name: text
                 for name, text in found["Config"]["Labels"].items()
                 if name.startswith("gpubox.")
             }
             made = self.api.create_container(
-                found["Image"], command=["none"], labels={**said, **(claim or {}), TICKET: box}
+                found["Image"], command=["none"], labels={**own, **(claim or {}), TICKET: box}
             )
         return str(made["Id"])
 
@@ -124,18 +127,18 @@ class Containers(Connection):
     # --- ending
 
     def stop(self, box: str, seconds: int | None = None) -> None:
-        """Stop a box, which has `seconds` to end by itself, or its own or Docker's time."""
+        """Stop a box. It is killed after `seconds`; where none are given, after its own or 10."""
         with translated(box):
             self.api.stop(box, timeout=seconds)
 
     def begin_stop(self, box: str, seconds: int) -> None:
-        """Have the engine stop a box, and do not wait for it: it ends that by itself."""
+        """Have the engine stop a box, and do not wait: it goes on when nobody listens any more."""
         url = self.api._url("/containers/{0}/stop", box)
         with suppress(docker.errors.APIError, requests.exceptions.RequestException):
             self.api._post(url, params={"t": seconds}, timeout=_HANDED_OVER_SECONDS)
 
     def restart(self, box: str, seconds: int | None = None) -> None:
-        """Stop and start a box, which has `seconds` to end by itself, or Docker's or its own."""
+        """Stop a box, as `stop` does, and start it again."""
         with translated(box):
             url = self.api._url("/containers/{0}/restart", box)
             wanted = {} if seconds is None else {"t": seconds}
@@ -157,7 +160,7 @@ class Containers(Connection):
             self.api.remove_container(box, v=True)
 
     def remove_unstarted(self, box: str) -> None:
-        """Remove a container that was created and never started; what has moved on stays."""
+        """Remove a container that was only created; without force, so one that runs now stays."""
         with suppress(EngineError), translated(box):
             self.api.remove_container(box, v=True)
 
@@ -202,7 +205,7 @@ class Containers(Connection):
             return bool(self.api.inspect_container(box)["HostConfig"].get("Privileged"))
 
     def killed_for_memory(self, box: str) -> int | None:
-        """The limit in bytes, 0 for none, of a stopped box that was killed for want of memory."""
+        """The memory limit (bytes, 0 for none) of a box that was killed for it; None of another."""
         with translated(box):
             found = self.api.inspect_container(box)
         return int(found["HostConfig"].get("Memory") or 0) if found["State"]["OOMKilled"] else None
@@ -229,7 +232,7 @@ class Containers(Connection):
         return (bound[0]["HostIp"], int(bound[0]["HostPort"])) if bound else None
 
     def bound_ports(self, box: str) -> list[int]:
-        """The ports of its machine that a box asked for by their numbers, running or not."""
+        """The ports of the engine's machine that a box asked for by number, running or not."""
         with translated(box):
             bound = self.api.inspect_container(box)["HostConfig"]["PortBindings"] or {}
         numbers = [place["HostPort"] for places in bound.values() for place in places or ()]
@@ -240,19 +243,19 @@ class Containers(Connection):
     def boxes(self, *, stopped: bool, sizes: bool = False) -> list[Box]:
         """All boxes on the engine, whoever started them, the latest first; one call.
 
-        The engine counts for their `sizes`, which takes it seconds.
+        For `sizes` the engine counts what each has written, which takes it seconds.
         """
         with translated("the engine"):
             found = self.api.containers(all=stopped, size=sizes, filters={"label": OWN})
         boxes = [_box(item, sizes) for item in found if _is_box(item.get("Labels") or {})]
-        # Docker's order already, not Podman's
+        # Docker lists them in this order, Podman does not
         return sorted(boxes, key=lambda box: box.created, reverse=True)
 
     def containers(self, known: dict[str, values.Gpus]) -> list[Container]:
         """All containers, gpubox's or not, and the GPUs that each holds.
 
-        One list call, and a look at each that its labels tell too little of; what was seen there
-        stays so, and is kept in `known` for the next time.
+        One call lists them. Those whose labels tell too little are inspected, and what was seen
+        there is kept in `known`, by id, for the next time.
         """
         with translated("the engine"):
             found = self.api.containers(all=True)
@@ -272,7 +275,7 @@ class Containers(Connection):
         return known[item["Id"]]
 
     def _looked_up(self, container: str, claim: values.Gpus | None) -> values.Gpus:
-        """What only the engine's whole answer tells: of a stopped box, whether it comes back."""
+        """The GPUs by what `inspect` tells: a stopped box holds its own if a policy restarts it."""
         try:
             with translated(container):
                 found = self.api.inspect_container(container)
@@ -289,7 +292,7 @@ class Containers(Connection):
         return frozenset(name.lstrip("/") for item in found for name in item.get("Names") or ())
 
     def publishers(self) -> dict[int, str]:
-        """Who publishes which port of the engine's machine, in words."""
+        """Who publishes each port of the engine's machine, in words."""
         with translated("the engine"):
             found = self.api.containers()
         return {
@@ -300,7 +303,7 @@ class Containers(Connection):
         }
 
     def tickets(self, box: str) -> list[str]:
-        """Those who are about to move a box, or to start it again."""
+        """The ids of a box's tickets: somebody is about to move it, or to start it again."""
         with translated(box):
             found = self.api.containers(all=True, filters={"label": f"{TICKET}={box}"})
         return [str(item["Id"]) for item in found]
@@ -322,7 +325,7 @@ def _is_box(labels: Mapping[str, str]) -> bool:
 def _box(item: Mapping[str, Any], sizes: bool) -> Box:
     labels = item["Labels"]
     keys = ("profile", "owner", "kind", "gpus", "claim", "folder", "job")
-    said = {key: labels.get(f"gpubox.{key}", "") for key in keys}
+    labelled = {key: labels.get(f"gpubox.{key}", "") for key in keys}
     return Box(
         id=item["Id"],
         name=_name(item),
@@ -332,7 +335,7 @@ def _box(item: Mapping[str, Any], sizes: bool) -> Box:
         created=int(item.get("Created") or 0),
         ports=tuple(sorted({_published(port) for port in item.get("Ports") or ()} - {""})),
         written=int(item.get("SizeRw") or 0) if sizes else None,
-        **said,
+        **labelled,
     )
 
 

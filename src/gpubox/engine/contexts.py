@@ -21,7 +21,7 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """Files of a TLS engine; any of them may be missing. Without `verify` any server is taken."""
+    """Files for TLS; any of them may be missing. Without `verify` any server is trusted."""
 
     ca: Path | None
     cert: Path | None
@@ -30,7 +30,7 @@ class Tls(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where an engine listens, and which words of the caller's said so."""
+    """Where an engine listens; `source` is the setting of the caller's that says so."""
 
     host: str
     source: str
@@ -113,9 +113,9 @@ def _context(name: str, source: str, folder: Path) -> Endpoint:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        document = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise EngineError(f"{path} cannot be read: {error}") from None
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}

@@ -1,4 +1,4 @@
-"""The engine: all that the rooms beside this one ask of it, over one connection.
+"""The engine: the calls of all modules beside this one, over one connection.
 
 The only folder with docker-py. Plain values and our own records go in and out; docker-py's objects
 and exceptions stay here. Knows nothing of profiles or screens.
@@ -40,7 +40,7 @@ class Engine(Builds, Processes):
         )
 
     def seen(self) -> EngineSeen:
-        """All that it says of itself and its machine; one call."""
+        """What it says of itself and its machine, for `doctor`; one call."""
         with translated("the engine"):
             info = self.api.info()
         runtime = (info.get("Runtimes") or {}).get("nvidia") or {}
@@ -59,7 +59,7 @@ class Engine(Builds, Processes):
         )
 
 
-_CONTAINERD = "/var/lib/containerd"  # its own folder, unless it was told another one
+_CONTAINERD = "/var/lib/containerd"  # containerd's folder, unless it is configured otherwise
 _ANSWER_SECONDS = 10  # to the first question; a healthy engine takes milliseconds
 
 
@@ -70,19 +70,23 @@ def connect(endpoint: Endpoint, seconds: float = _ANSWER_SECONDS) -> Engine:
 
 
 def _root(info: Mapping[str, Any]) -> str:
-    """Where images go on the engine's machine."""
+    """The folder that pulled images fill; empty where it is not known."""
     return next(reversed(_folders(info)), "")
 
 
 def _folders(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where images and boxes lie; Docker Desktop's are inside a machine of its own."""
+    """The folders of images and boxes; none for Docker Desktop, whose are in a virtual machine."""
     if info.get("OperatingSystem") == "Docker Desktop" or not info.get("DockerRootDir"):
         return ()
-    root, at = str(info["DockerRootDir"]), (info.get("Containerd") or {}).get("Address", "")
-    own = at and not at.startswith("/run/containerd/")  # a child of the engine, with its data there
-    return (root, _CONTAINERD) if _by_containerd(info) and not own else (root,)
+    root, socket = str(info["DockerRootDir"]), (info.get("Containerd") or {}).get("Address", "")
+    # a containerd that the engine itself has started keeps its data below the engine's root
+    started_by_engine = socket and not socket.startswith("/run/containerd/")
+    if _by_containerd(info) and not started_by_engine:
+        return (root, _CONTAINERD)
+    return (root,)
 
 
 def _by_containerd(info: Mapping[str, Any]) -> bool:
+    """Whether containerd, and not the engine itself, stores images."""
     drivers = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
     return "containerd" in str(drivers.get("driver-type", ""))

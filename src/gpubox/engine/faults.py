@@ -1,8 +1,7 @@
-"""What an engine said, as what it means to the person at the keyboard.
+"""What an engine's refusal means, and what a person can do about it.
 
-Texts in, problem and fix out. The class of a failure is read from its text, for status codes
-differ between engines. Knows no engine itself; the texts were seen on Docker 20.10 and 28
-and on Podman 4.3.
+The engine's text comes in, a problem and its fix go out. Status codes are not looked at, for they
+differ between engines. Knows no engine; the texts were seen on Docker 20.10 and 28, and Podman 4.3.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ INSTALL_TOOLKIT = (
     "install nvidia-container-toolkit, then: sudo nvidia-ctk runtime configure"
     " && sudo systemctl restart docker"
 )
-# by Linux's numbers, from 0
+# in the order of Linux's numbers for them, from 0
 RLIMITS = (
     *("cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks"),
     *("sigpending", "msgqueue", "nice", "rtprio", "rttime"),
@@ -27,7 +26,11 @@ RLIMITS = (
 
 
 class Fault(NamedTuple):
-    """A text's pattern; `problem` and `hint` may use its groups and the subject `{it}`."""
+    """A pattern, and what a text means in which it is found.
+
+    `problem` and `hint` may use the pattern's groups, and `{it}` for what the call was about. The
+    groups `what2` and `what3` are `{what}`, too: a pattern cannot have two groups of one name.
+    """
 
     pattern: str
     problem: str
@@ -35,10 +38,11 @@ class Fault(NamedTuple):
     exit_code: int = 125
 
 
-_NO_REGISTRY = "error parsing HTTP"  # whatever the page says then
+_NO_REGISTRY = "error parsing HTTP"  # what answers is no registry, whatever its page says
 _NO_MANIFEST = r"manifest for \S+ not found|manifest unknown|name unknown|: not found"
 
-# The order matters: GPU, mount and device texts hold words of the command's own faults.
+# The first that fits is taken. GPU, mount and device texts come before the command's own faults,
+# whose words they hold, too.
 FAULTS = (
     # --- GPUs
     Fault(
@@ -217,7 +221,7 @@ FAULTS = (
     Fault(
         r"[Cc]annot mkdir: (?P<what>\S+) is not a directory|"
         r"workdir \"(?P<what3>[^\"]+)\" exists on container \S+ but is not a directory|"  # Podman's
-        # on the engine's side of the image's files, which is nothing to show
+        # a path in the engine's own storage, of which only the end is in the image
         r"lstat \S*/[0-9a-f]{64}(?:/merged)?(?P<what2>/\S+): not a directory",
         "{what} cannot be the working directory: it is a file in the image, or below one",
         "choose a folder with --workdir",
@@ -274,7 +278,7 @@ FAULTS = (
     ),
     # --- limits
     Fault(
-        r"unable to set memory limit to (?P<what>\d+) ",  # Podman's; Docker has a least one
+        r"unable to set memory limit to (?P<what>\d+) ",  # Podman's; Docker tells its least
         "the memory limit is too small: a box does not even start within {what} bytes",
         "give the box more with -m, like -m 8g",
     ),
@@ -435,7 +439,7 @@ FAULTS = (
     ),
 )
 
-# Of what apt and its tools say in a build, with the engine's last word behind it.
+# For the output of apt and its tools in a build, with the engine's last words behind it.
 BUILD_FAULTS = (
     Fault(
         r"gpubox: the key at (?P<what>\S+) is not NVIDIA's",
@@ -512,7 +516,7 @@ BUILD_FAULTS = (
 
 
 class EngineSaid(EngineError):
-    """A refusal of the engine's, explained; `text` is what it said itself."""
+    """A refusal of the engine's, explained; `text` is the engine's own."""
 
     def __init__(self, text: str, problem: str, hint: str, exit_code: int) -> None:
         super().__init__(problem, hint, exit_code=exit_code)
@@ -523,25 +527,25 @@ def explain(text: str, it: str, program: str = "") -> EngineSaid:
     """The error for what the engine said about `it` (an image, a box, a command).
 
     `program` is what was to run, for texts that do not name it.
-    A text that nobody has met yet is passed on as it is, without the engine's own prefixes.
+    A text that no fault fits is passed on as it is, without the engine's own prefixes.
     """
-    return _met(FAULTS, text, it, program) or EngineSaid(
+    return _matched(FAULTS, text, it, program) or EngineSaid(
         text, f"the engine says: {_tail(text)}", "", 125
     )
 
 
 def explain_build(output: str, text: str, it: str) -> EngineSaid:
-    """The error for a build of `it` that ended with `text`, its last step having said `output`."""
+    """The error for a build of `it` that ended with `text`; `output` is what its last step said."""
     full = "no space left on device"
     if re.search(rf"(?i){full}|You don't have enough free space", f"{output}{text}"):
-        return explain(full, it)  # whatever else the tools say of it
-    # what stands before it is the command, whose words mean nothing
+        return explain(full, it)  # whatever else the tools made of it
+    # only this much of the text: before it stands the whole command, whose words could match
     ended = re.search(r"returned a non-zero code: \d+", text)
-    met = _met(BUILD_FAULTS, f"{output}\n{ended[0]}", it) if ended else None
-    return met or explain(text, it)
+    matched = _matched(BUILD_FAULTS, f"{output}\n{ended[0]}", it) if ended else None
+    return matched or explain(text, it)
 
 
-def _met(faults: Iterable[Fault], text: str, it: str, program: str = "") -> EngineSaid | None:
+def _matched(faults: Iterable[Fault], text: str, it: str, program: str = "") -> EngineSaid | None:
     for fault in faults:
         if match := re.search(fault.pattern, text):
             groups = {key.rstrip("23"): value for key, value in match.groupdict().items() if value}
@@ -553,12 +557,12 @@ def _met(faults: Iterable[Fault], text: str, it: str, program: str = "") -> Engi
 
 def is_init_failure(text: str) -> bool:
     """Whether a box's last words are its init process's, which could not run the command."""
-    said = r"\[FATAL tini \(\d+\)\] exec .* failed: |\(catatonit:\d+\): failed to exec pid1: "
-    return bool(re.search(said, text))
+    failures = r"\[FATAL tini \(\d+\)\] exec .* failed: |\(catatonit:\d+\): failed to exec pid1: "
+    return bool(re.search(failures, text))
 
 
 def is_gpu_refusal(text: str) -> bool:
-    """Whether the engine has no hook for the usual GPU request, so that CDI may be tried."""
+    """Whether the engine lacks the hook that the usual GPU request needs: then CDI may work."""
     return bool(re.search(r'could not select device driver ""|no known GPU vendor', text))
 
 
@@ -572,7 +576,7 @@ def is_image_absent(text: str) -> bool:
 
 
 def is_image_denied(text: str) -> bool:
-    """What Docker Hub says of what is not there, as of what is for others."""
+    """Whether the registry denied it; Docker Hub does for an image that does not exist, too."""
     return "pull access denied" in text
 
 
@@ -587,7 +591,7 @@ def is_name_taken(text: str) -> bool:
 
 
 def _tail(text: str) -> str:
-    """What follows the runtime's chain of prefixes, on one line."""
+    """The text without the runtime's chain of prefixes, on one line."""
     for prefix in ("unable to start container process: ", "runc create failed: "):
         text = text.rpartition(prefix)[2] or text
     text = re.sub(r"^preparing container \w+ for attach: ", "", text)  # Podman's

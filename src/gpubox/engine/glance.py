@@ -1,7 +1,7 @@
-"""A glance at an engine on this machine, for who has no time: its boxes and its images' names.
+"""The boxes and the images' names of an engine on this machine, for the completion of a word.
 
-Loads no docker-py, which takes longer than a keystroke may, and waits for nobody: an engine that is
-elsewhere, silent or not there has nothing. Everything else is `engine`'s to ask.
+Loads no docker-py, which takes longer than a keystroke may, and does not wait: an engine that is
+elsewhere, silent or not there counts as empty. Everything else is asked by `engine`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _BOXES = "/containers/json?filters=%7B%22label%22%3A%5B%22gpubox.version%22%5D%7
 
 
 def boxes(endpoint: Endpoint, *, stopped: bool) -> list[Container]:
-    """Whoever started them, the latest first."""
-    found = _asked(endpoint, f"{_BOXES}&all={stopped:d}")
-    return [_box(item) for item in found if "gpubox.ticket" not in item["Labels"]]
+    """The boxes, whoever started them, the latest first."""
+    listed = _asked(endpoint, f"{_BOXES}&all={stopped:d}")
+    return [_box(item) for item in listed if "gpubox.ticket" not in item["Labels"]]
 
 
 def images(endpoint: Endpoint) -> list[str]:
-    found = _asked(endpoint, "/images/json")
-    names = [name for item in found for name in item.get("RepoTags") or ()]
+    listed = _asked(endpoint, "/images/json")
+    names = [name for item in listed for name in item.get("RepoTags") or ()]
     return [values.familiar(name) for name in names if name != "<none>:<none>"]
 
 
@@ -44,19 +44,19 @@ def _box(item: dict[str, Any]) -> Container:
 
 
 def _asked(endpoint: Endpoint, question: str) -> list[dict[str, Any]]:
-    """The list that the engine answers with; an empty one where there is none."""
+    """The list that the engine answers with; an empty one where it does not answer."""
     try:
         answer = json.loads(_body(endpoint, question)) if endpoint.local else []
     except (OSError, ValueError):
         return []
-    return answer if isinstance(answer, list) else []  # its refusals are objects
+    return answer if isinstance(answer, list) else []  # a refusal is an object
 
 
 def _body(endpoint: Endpoint, question: str) -> bytes:
     with socket.socket(socket.AF_UNIX) as engine:
         engine.settimeout(_ANSWER_SECONDS)
         engine.connect(endpoint.host.removeprefix("unix://"))
-        # of HTTP/1.0, whose answer ends with the connection
+        # HTTP/1.0, so that the answer ends with the connection
         engine.sendall(f"GET {question} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
         with engine.makefile("rb") as answer:
             return answer.read().partition(b"\r\n\r\n")[2]

@@ -32,13 +32,13 @@ from gpubox.errors import EngineError
 from gpubox.images.recipe import BUILT_BY
 
 _UNNAMED = "<none>:<none>"
-_LAST_TO_TELL = (1, 44)  # of the API: later ones keep an image's container to themselves
+_LAST_TO_TELL = (1, 44)  # version of the API; later ones do not tell an image's ContainerConfig
 
 
 class LocalImage(msgspec.Struct, frozen=True):
-    """An image that the engine has: bytes on its disk, and the variables that a box begins with.
+    """An image that the engine has; `size` is bytes on its disk.
 
-    `config` is all that it says of a box, in the engine's words.
+    `config`, in the engine's words, is what its boxes begin with, also `variables` and `labels`.
     """
 
     id: str
@@ -57,22 +57,22 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class Images(Connection):
-    """What an engine knows of images."""
+    """The calls by which an engine shows, pulls, names and removes images."""
 
     def image(self, name: str) -> LocalImage | None:
-        """An image that is here."""
+        """An image that the engine has; None where it has none of this name."""
         try:
             with translated(name):
                 found = self.api.inspect_image(name)
         except ImageMissing:
             return None
-        said = found.get("Config") or {}
+        config = found.get("Config") or {}
         return LocalImage(
             id=found["Id"],
             size=int(found.get("Size") or 0),
-            variables=values.variables(said.get("Env") or ()),
-            labels=said.get("Labels") or {},
-            config=said,
+            variables=values.variables(config.get("Env") or ()),
+            labels=config.get("Labels") or {},
+            config=config,
             author=found.get("Author") or "",
         )
 
@@ -100,32 +100,32 @@ class Images(Connection):
             return None
 
     def pull(self, image: str, warn: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
-        """The events of a pull; one that carries an error is raised as such."""
+        """The events of a pull; one that carries an error is raised, explained."""
         return self._pulled(image, self._login(image, warn))
 
     def has_login(self, image: str) -> bool:
         """Whether the caller has logged in to an image's registry."""
-        warnings_ = list[str]()  # which the pull itself will say
-        return bool(self._login(image, warnings_.append))
+        dropped = list[str]()  # warnings, which the pull itself will say
+        return bool(self._login(image, dropped.append))
 
     def _login(self, image: str, warn: Callable[[str], None]) -> Mapping[str, Any]:
-        """The caller's login at an image's registry; a helper that fails is as good as none.
+        """The caller's login at an image's registry; empty where there is none, or none to be had.
 
-        So the docker program has it, but it says nothing.
+        A configuration or a helper that fails is warned of; the docker program says nothing then.
         """
         registry = values.reference(image).registry or docker.auth.INDEX_NAME
-        found, problem = {}, _unread_config()
+        login, problem = {}, _unread_config()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # docker-py's own words for the same
-                found = self.api._auth_configs.resolve_authconfig(registry)
+                warnings.simplefilter("ignore")  # docker-py's own warning of the same
+                login = self.api._auth_configs.resolve_authconfig(registry)
         except docker.errors.DockerException as error:
             problem = str(error.__cause__ or error)
         except NOT_AS_DOCKER_WRITES:
             problem = "what credsStore or credHelpers in Docker's config.json names gives none"
         if problem:
             warn(f"pulling without a login: {problem}")
-        return found or {}
+        return login or {}
 
     def _pulled(self, image: str, login: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         with translated(image):
@@ -135,14 +135,14 @@ class Images(Connection):
                 yield event
 
     def name_image(self, image: str, name: str, *, keep: bool) -> None:
-        """Give an image its plain name, instead of the one it was pulled by or beside it.
+        """Give an image its plain name; unless `keep`, the one that it was pulled by is removed.
 
-        Who pulls the same at the same time may have done all this.
+        Another pull of the same image may have done either already, which is no error.
         """
         plain = values.reference(name)
         try:
             with translated(image):
-                # in full and in parts: else Podman says yes and does nothing
+                # with the registry, and the tag apart: else Podman reports success and does nothing
                 path = f"{plain.registry or 'docker.io'}/{plain.repository}"
                 self.api.tag(image, path, plain.tag)
         except ImageMissing:
@@ -161,14 +161,14 @@ class Images(Connection):
         self._remove_images(image)
 
     def _remove_images(self, *images: str) -> None:
-        """With the layers beneath them that nobody else needs; what has a name or use stays."""
+        """Remove images with the layers that nothing else needs; one with a name or a use stays."""
         for image in images:
             with suppress(EngineError), translated(image):
                 if not self.api.inspect_image(image)["RepoTags"]:
                     self.api.remove_image(image)
 
     def disk(self) -> Disk:
-        """What takes room; the engine counts for it, which takes it seconds."""
+        """What takes room on the engine's disk; the engine counts, which takes it seconds."""
         with translated("the engine"):
             found = self._as_before("/system/df")
             return Disk(
@@ -191,14 +191,14 @@ class Images(Connection):
         )
 
     def _as_before(self, path: str) -> Any:
-        """An answer in the words of an API that still told all of it."""
+        """An answer as the last API gave it that still told all of it."""
         least = min(api_version(self.api._version), _LAST_TO_TELL)
         url = f"{self.api.base_url}/v{least[0]}.{least[1]}{path}"
         return self.api._result(self.api._get(url, timeout=None), True)
 
 
 def _unread_config() -> str:
-    """Why Docker's config.json cannot be read, where docker-py goes on as if there were none."""
+    """Why Docker's config.json cannot be read; empty if it can. docker-py ignores such a one."""
     path = config_file()
     try:
         json.loads((Path(path).read_text("utf-8") if path else "").strip() or "{}")
@@ -208,7 +208,7 @@ def _unread_config() -> str:
 
 
 def _is_made(item: Mapping[str, Any]) -> bool:
-    """Whether gpubox made an image: by a build, or of a box's files."""
+    """Whether gpubox made an image: by a build, or from a box's files."""
     labels = item.get("Labels") or {}
     return bool(labels.get(BUILT_BY)) or is_of_files(labels)
 

@@ -1,4 +1,4 @@
-"""Processes of a box that runs: their streams, their signals, their ends, and what they said."""
+"""A box's processes on an engine: their streams, signals, ends and logs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gpubox.errors import EngineError
 
 
 class Hijacked(msgspec.Struct, frozen=True):
-    """A connection that became a box's streams, and the output that came with the answer.
+    """A connection that became a box's streams. `early` is output that came with the HTTP answer.
 
     `answer` must be kept: docker-py closes the socket when nobody holds it any more.
     """
@@ -37,13 +37,13 @@ class Hijacked(msgspec.Struct, frozen=True):
     answer: object
 
     def hang_up(self) -> None:
-        """Take no more: an engine cannot end a box whose output waits for us."""
+        """Close the connection: an engine cannot end a box whose output waits to be read."""
         with suppress(OSError):  # the other end may be gone already
             self.socket.shutdown(socket.SHUT_RDWR)
 
 
 class Exec(msgspec.Struct, frozen=True):
-    """Another process that is wanted in a running box; what is empty is as the box has it."""
+    """A process to start in a running box; an empty field is taken from the box."""
 
     command: tuple[str, ...]
     tty: bool = False
@@ -54,7 +54,7 @@ class Exec(msgspec.Struct, frozen=True):
 
 
 class Exit:
-    """A box's end, to come: the descriptor is readable when it has ended."""
+    """A box's next end: the descriptor is readable once it has ended."""
 
     def __init__(self, box: str, answer: Any) -> None:
         self.box, self.answer = box, answer
@@ -72,12 +72,12 @@ class Exit:
 
 
 class Processes(Containers):
-    """What an engine does with a box's processes."""
+    """The calls by which an engine attaches to processes, starts and signals them."""
 
     def attach(self, box: str, image: str, *, stdin: bool) -> Hijacked:
-        """The box's streams, before it starts: nothing of its output is lost.
+        """Attach to a box's streams; before it starts, so that nothing of its output is lost.
 
-        Podman prepares the box's process here, and says here what keeps it from starting.
+        Podman prepares the box's process already here, and says here what keeps it from starting.
         """
         wanted: dict[str, int | str] = {"stream": 1, "stdout": 1, "stderr": 1, "stdin": int(stdin)}
         wanted["detachKeys"] = self.detach_keys
@@ -85,7 +85,7 @@ class Processes(Containers):
             return _hijacked(self.api.attach_socket(box, params=wanted))
 
     def exec(self, box: str, wanted: Exec) -> str:
-        """Another process in a running box, not yet started; its id."""
+        """Create another process in a running box, not yet started; its id."""
         with translated(box):
             made = self.api.exec_create(
                 box,
@@ -100,7 +100,7 @@ class Processes(Containers):
         return str(made["Id"])
 
     def exec_start(self, process: str, image: str, *, tty: bool) -> Hijacked:
-        """Start it: its streams."""
+        """Start such a process; its streams."""
         with translated(image):
             return _hijacked(self.api.exec_start(process, tty=tty, socket=True))
 
@@ -118,9 +118,9 @@ class Processes(Containers):
         return self._resized(self.api.resize, box, rows, columns)
 
     @staticmethod
-    def _resized(resize: Callable[..., None], it: str, rows: int, columns: int) -> bool:
+    def _resized(resize: Callable[..., None], target: str, rows: int, columns: int) -> bool:
         try:
-            resize(it, height=rows, width=columns)
+            resize(target, height=rows, width=columns)
         except (docker.errors.APIError, requests.exceptions.RequestException):
             return False
         return True
@@ -133,22 +133,22 @@ class Processes(Containers):
             return int(self.api.exec_inspect(made)["ExitCode"])
 
     def programs(self, box: str) -> list[str]:
-        """The command lines of a box's processes; none where it does not run."""
+        """The command lines of a box's processes; empty where it does not run."""
         with suppress(EngineError), translated(box):
             return [str(process[-1]) for process in self.api.top(box)["Processes"] or ()]
         return []
 
     def signal(self, box: str, name: str) -> None:
-        """Send a signal (`SIGTERM`) to the box; one that has ended does not mind."""
+        """Send a signal (`SIGTERM`) to the box; one that has ended is no error."""
         with suppress(docker.errors.APIError, requests.exceptions.RequestException):
             self.api.kill(box, signal=name)
 
     # --- how it ended
 
     def exit_of(self, box: str) -> Exit:
-        """Start to wait for the box's next end.
+        """Begin to wait for the box's next end.
 
-        Asked before the start, or a box that ends at once would never be heard of.
+        Before its start, for the end of a box that ends at once would be missed.
         """
         with translated(box):
             url = self.api._url("/containers/{0}/wait", box)
@@ -168,15 +168,15 @@ class Processes(Containers):
         if state["Running"] and not state.get("Restarting"):
             return None
         log = b""
-        with suppress(EngineError):  # it may be kept elsewhere
+        with suppress(EngineError):  # the box's log driver may send it elsewhere
             log = self.log(box, lines=9)
         return int(state["ExitCode"]), log.decode(errors="replace")
 
     def out_of_memory(self, box: str, patience: float = 0) -> bool:
-        """Whether the box, or a process in it, was killed for want of memory; removed or not.
+        """Whether the box, or a process in it, was killed for want of memory.
 
-        Read from the engine's past events, for a box that is removed takes its state along. With
-        `patience` one that comes up to so many seconds after the box's end is waited for.
+        Read from the engine's events, which are there even if the box is removed. One may come
+        after the box's end: `patience` is for how many seconds it is waited for.
         """
         return bool(self._past_events(box, "oom", patience))
 
@@ -196,8 +196,8 @@ class Processes(Containers):
         """What a box has said since it was started last."""
         started = datetime.fromisoformat(f"{self.state(box)['StartedAt'][:26]}+00:00")
         with translated(box):
-            said: bytes = self.api.logs(box, since=started.timestamp())
-        return said.decode(errors="replace")
+            log: bytes = self.api.logs(box, since=started.timestamp())
+        return log.decode(errors="replace")
 
     def logs(
         self,
@@ -208,28 +208,29 @@ class Processes(Containers):
         since: float | None = None,
         times: bool = False,
     ) -> Iterator[tuple[int, bytes]]:
-        """What a box has said, and with `follow` says, in pieces of stream 1 or 2 as they come.
+        """A box's output in pieces, each with its stream: 1 (output) or 2 (error).
 
-        Of a terminal there is only 1. `since` is in Unix seconds.
+        A box with a terminal has only 1. With `follow` it goes on until the box ends. `since` is in
+        Unix seconds.
         """
-        asked = {"follow": int(follow), "timestamps": int(times), "tail": lines, "since": since}
-        given = {name: value for name, value in asked.items() if value is not None}
-        wanted = {"stdout": 1, "stderr": 1, **given}
+        options = {"follow": int(follow), "timestamps": int(times), "tail": lines, "since": since}
+        asked = {name: value for name, value in options.items() if value is not None}
+        wanted = {"stdout": 1, "stderr": 1, **asked}
         with translated(box):
-            whole = bool(self.api.inspect_container(box)["Config"]["Tty"])
+            has_terminal = bool(self.api.inspect_container(box)["Config"]["Tty"])
             url = self.api._url("/containers/{0}/logs", box)
             answer = self.api._get(url, params=wanted, stream=True, timeout=None)
             with closing(answer):
                 self.api._raise_for_status(answer)
                 frames = Frames()
                 for data in answer.raw.stream(1 << 16):
-                    if whole:
+                    if has_terminal:
                         yield STDOUT, data
                     else:
-                        yield from ((stream, bytes(it)) for stream, it in frames.pieces(data))
+                        yield from ((stream, bytes(part)) for stream, part in frames.pieces(data))
 
     def follow_log(self, box: str) -> Iterator[bytes]:
-        """What it says from now on; all of it would push what was printed out of the window."""
+        """What it says from now on; its whole log would push what we printed out of the window."""
         with translated(box):
             yield from self.api.logs(box, stream=True, follow=True, tail=0)
 

@@ -1,6 +1,6 @@
 """A box's side of its streams: a socket that never blocks, and the engine's frames taken apart.
 
-Bytes pass through. Knows no terminal, and of Docker only the eight bytes before each piece.
+Bytes pass through. Knows no terminal, and of Docker only the eight-byte header of a frame.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class BoxStream(Protocol):
         """How many bytes went; 0: none now. OSError when the box's input is gone."""
 
     def close_write(self) -> bool:
-        """The end of the box's input; its output goes on. False: call again when sending can."""
+        """End the box's input; its output goes on. False: call again when the socket takes more."""
 
     def pending(self) -> bool:
-        """Whether bytes are here already that will not wake a poll."""
+        """Whether bytes were received already, of which a poll of the socket would not tell."""
 
 
 _REMEMBERED = 512  # bytes
@@ -39,13 +39,13 @@ _FRAME_HEADER = re.compile(rb"[\1\2]\0\0\0.{4}", re.DOTALL)
 
 
 class SocketStream:
-    """A plain socket (unix, TCP). `early` came together with the engine's answer.
+    """A plain socket (unix, TCP). `early` are bytes that came together with the engine's answer.
 
     The end of what was received is remembered: it may tell why a box has ended.
     """
 
     _not_now: tuple[type[OSError], ...] = (BlockingIOError,)
-    # all was read, but the other end did not read all of ours
+    # the other end has closed without reading all that we sent; all that it sent has been read
     _over: tuple[type[OSError], ...] = (ConnectionResetError,)
 
     def __init__(self, connection: socket.socket, early: bytes = b"") -> None:
@@ -70,7 +70,7 @@ class SocketStream:
             raise EngineError(f"the connection to the box broke: {why(error)}") from None
 
     def last_words(self) -> str:
-        """The last of what was received, in however many frames it came."""
+        """The last text that was received, without the headers of its frames."""
         return _FRAME_HEADER.sub(b"", self._last).decode(errors="replace")
 
     def _remembered(self, data: bytes) -> bytes:
@@ -102,7 +102,7 @@ class TlsStream(SocketStream):
 
     def close_write(self) -> bool:
         if self._goodbye is None:
-            while waiting := self._socket.pending():  # OpenSSL forgets it when it says goodbye
+            while waiting := self._socket.pending():  # OpenSSL drops it when it ends our direction
                 self._early += self._socket.recv(waiting)
             self._goodbye = _close_notify(self._socket)
         try:
@@ -124,11 +124,12 @@ def stream(connection: socket.socket, early: bytes) -> SocketStream:
 
 
 def _close_notify(connection: ssl.SSLSocket) -> bytes:
-    """The record that ends our direction of a TLS connection, not sent yet.
+    """The TLS record (close_notify) that ends our direction of a connection, not sent yet.
 
-    `shutdown` would leave ciphertext to read (https://github.com/python/cpython/issues/63080), and
-    OpenSSL's own also reads, and drops, what is received. So it says goodbye to a socket pair that
-    stands under the connection's number meanwhile.
+    `SSLSocket.shutdown` would leave ciphertext to read
+    (https://github.com/python/cpython/issues/63080), and OpenSSL's own shutdown also reads from the
+    socket, and drops what it gets. So a socket pair stands under the connection's descriptor
+    meanwhile: OpenSSL writes the record there, and finds nothing to read.
     """
     number, real = connection.fileno(), os.dup(connection.fileno())
     own, other = socket.socketpair()
@@ -136,12 +137,12 @@ def _close_notify(connection: ssl.SSLSocket) -> bytes:
         own.setblocking(False)
         os.dup2(own.fileno(), number)
         try:
-            with suppress(OSError):  # nobody answers there
+            with suppress(OSError):  # it waits for an answer, and the pair has none
                 connection._sslobj.shutdown()  # type: ignore[attr-defined]
         finally:
             os.dup2(real, number, inheritable=False)
             os.close(real)
-        own.shutdown(socket.SHUT_WR)  # so that there is an end to read, if nothing else
+        own.shutdown(socket.SHUT_WR)  # so that recv returns even if no record was written
         return other.recv(1 << 14)
 
 
@@ -150,14 +151,17 @@ STDOUT, STDERR, _SYSTEM_ERROR = 1, 2, 3  # 0 is the input's echo
 
 
 class Frames:
-    """The engine's framed output, cut anywhere, as (stream, piece of its bytes)."""
+    """Takes the engine's framed output apart, wherever it was cut into pieces."""
 
     def __init__(self) -> None:
         self._header, self._complaint = bytearray(), bytearray()
         self._stream = self._left = 0
 
     def pieces(self, data: bytes) -> Iterator[tuple[int, memoryview]]:
-        """Raises EngineError where the engine reports one, or does not send frames."""
+        """The number of a stream and bytes of it, for each part of a frame in `data`.
+
+        Raises EngineError where the engine reports one, or does not send frames.
+        """
         rest = memoryview(data)
         while rest:
             if not self._left:

@@ -1,7 +1,7 @@
-"""Why no engine answers, as what it means to the person at the keyboard.
+"""Why no engine answers, and what a person can do about it.
 
-The chain of causes comes in as text, a problem and its fix go out. Knows no sockets and no
-docker-py; the texts are those of Python's own errors and OpenSSL's.
+A chain of exceptions comes in and is read as text; a problem and its fix go out. Knows no sockets
+and no docker-py; the texts are those of Python's own errors and OpenSSL's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from gpubox.engine.contexts import Endpoint, Tls
 from gpubox.engine.faults import Fault
 from gpubox.errors import EngineError
 
-# `{place}` is the engine's address and who named it; `{ca}`, `{cert}` and `{key}` are TLS files.
+# `{place}` is the engine's address and what named it; `{ca}`, `{cert}` and `{key}` are TLS files.
 CAUSES = (
     Fault(
         r"PermissionError",
@@ -96,7 +96,7 @@ def unreachable(causes: list[BaseException], endpoint: Endpoint, seconds: float)
 
 
 def no_engine(answer: str, endpoint: Endpoint) -> EngineError:
-    """The error for an answer that no Docker Engine gives."""
+    """The error where something answers that is no Docker Engine."""
     return EngineError(
         f"what answers at {place(endpoint)} is no Docker Engine: {' '.join(answer.split())[:80]}",
         "docker context ls shows which engines there are",
@@ -104,7 +104,7 @@ def no_engine(answer: str, endpoint: Endpoint) -> EngineError:
 
 
 def too_old(version: str, endpoint: Endpoint) -> EngineError:
-    """The error for an engine from before what docker-py speaks; GPUs came with 19.03."""
+    """The error for an engine whose API is older than the oldest that docker-py speaks."""
     return EngineError(
         f"the engine at {place(endpoint)} is too old: it speaks API {version}, and 1.24 is needed",
         "upgrade it to Docker 20.10 or newer",

@@ -1,7 +1,7 @@
 """Which GPUs a running container was given: by a box's label, or by what Docker says of any other.
 
-Pure: Docker's words in, the GPUs that they mean out. Knows no machine: an index, a UUID and a
-device file stay what they are.
+Pure: Docker's words in, the GPUs that they mean out. Knows no machine, so an index, a UUID and a
+device file are not resolved.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 from gpubox import values
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
 
-SHARED, NO_CLAIM = "shared", "none"  # what a box's label says of its claim; else it is exclusive
+SHARED, NO_CLAIM = "shared", "none"  # values of the label `gpubox.claim`; any other is exclusive
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 NOTHING = ("", "none", "void")
 
-# A CDI name, and the ways in which `nvidia-ctk cdi generate` counts: 0, gpu0, 0:1, mig0:1, GPU-...
+# A CDI name; `nvidia-ctk cdi generate` calls the devices 0, gpu0, 0:1, mig0:1 or GPU-...
 _CDI = re.compile(r"(?:runtime\.)?nvidia\.com/[^=]+=(?:(?:gpu|mig)(?=\d))?(?P<id>.+)")
-_NODE = re.compile(r"/dev/nvidia\d+")  # not nvidiactl and nvidia-uvm, which are no GPU's
+_NODE = re.compile(r"/dev/nvidia\d+")  # not nvidiactl and nvidia-uvm, which belong to all GPUs
 
 
 def of_label(text: str) -> Gpus:
@@ -27,21 +27,21 @@ def of_label(text: str) -> Gpus:
     return _gpus(word.strip().removeprefix("index:") for word in text.split(","))
 
 
-def of_container(found: Mapping[str, Any]) -> Gpus:
+def of_container(inspection: Mapping[str, Any]) -> Gpus:
     """What Docker's answer to `inspect` says; a privileged container sees every GPU there is."""
-    host = found.get("HostConfig") or {}
+    host = inspection.get("HostConfig") or {}
     if host.get("Privileged"):
         return ALL_GPUS
     requests = [one for one in host.get("DeviceRequests") or () if is_for_gpus(one)]
     words = [word for request in requests for word in _requested(request)]
     words += _files(host.get("Devices") or ())
-    if not words and (_runs_the_hook(host) or requests):  # a request for 0 leaves it to the image
-        words = _visible((found.get("Config") or {}).get("Env") or ())
+    if not words and (_runs_the_hook(host) or requests):  # after a request for 0 the image decides
+        words = _visible((inspection.get("Config") or {}).get("Env") or ())
     return _gpus(words)
 
 
 def is_for_gpus(request: Mapping[str, Any]) -> bool:
-    """Whether NVIDIA's GPUs are asked for; `gpu` alone is what `--gpus` says on every machine."""
+    """Whether a device request is for NVIDIA's GPUs; `--gpus` alone says no more than `gpu`."""
     driver = request.get("Driver") or ""
     if driver == "cdi":
         return any(_CDI.fullmatch(word) for word in request.get("DeviceIDs") or ())
@@ -50,25 +50,25 @@ def is_for_gpus(request: Mapping[str, Any]) -> bool:
 
 
 def _requested(request: Mapping[str, Any]) -> Iterator[str]:
-    """A count is of the first GPUs, for Docker's own choice knows nothing of who uses them."""
+    """The GPUs of a request; a count means the first ones, which Docker gives whoever uses them."""
     count = request.get("Count") or 0
     ids = request.get("DeviceIDs") or ("all",) * (count < 0)
     yield from ids or map(str, range(count))
 
 
 def _files(devices: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Podman tells CDI names here too."""
+    """The files of GPUs among a container's devices, and CDI names, which Podman lists there."""
     paths = [str(device.get("PathOnHost") or "") for device in devices]
     return [path for path in paths if _NODE.fullmatch(path) or _CDI.fullmatch(path)]
 
 
 def _runs_the_hook(host: Mapping[str, Any]) -> bool:
-    """Whether its runtime is NVIDIA's, by itself or as the engine's default."""
+    """Whether its runtime is NVIDIA's, asked for or the engine's default."""
     return "nvidia" in (host.get("Runtime") or "")
 
 
 def _visible(environment: Iterable[str]) -> list[str]:
-    """Images of before there was the variable get all GPUs without it."""
+    """What the variable says. NVIDIA's hook gives all GPUs to CUDA images older than it."""
     variables = values.variables(environment)
     old = "CUDA_VERSION" in variables and "NVIDIA_REQUIRE_CUDA" not in variables
     return variables.get(VISIBLE, "all" if old else "").split(",")

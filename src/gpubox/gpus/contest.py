@@ -1,7 +1,7 @@
-"""Who gets a GPU that several want: decided by what the engine shows, without lock or clock.
+"""Who gets a GPU that several starters want, decided from the engine's list, without lock or clock.
 
-A starter creates its box with the claim in its label, looks, and asks here what to do. Pure; who
-creates, looks and starts is `launch`.
+Pure: claims in, what one starter does next out. `race` looks and waits, its caller creates and
+starts the box.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _UNDECIDED = ("created", "configured", "initialized")  # the last two are Podman
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A container with GPUs in its label, known by its id.
+    """A box or a ticket whose label claims GPUs; `id` is the container's.
 
-    `gpus` are keys of devices, ALL where only that is known. One that `keeps` them starts again by
-    itself (a restart policy), so it holds them in every state; with all who `share` it is at peace.
+    `gpus` are keys of devices, or ALL. `keeps`: a restart policy may start the box again, so it
+    holds its GPUs even while it is stopped. Two claims that both have `shares` exclude nobody.
     """
 
     id: str
@@ -37,11 +37,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def holds(self) -> bool:
-        """Whether it has its GPUs: a stopped box has none, one only created wants them."""
+        """Whether it has its GPUs now: a stopped box has none, a created one only wants them."""
         return self.state in ALIVE or (self.keeps and self.state != "created")
 
     def rivals(self, others: Iterable[Claim]) -> list[Claim]:
-        """Those that cannot have their GPUs as long as this one has its."""
+        """Those of the others that hold or want one of its GPUs, and do not share it."""
         return [
             other
             for other in others
@@ -53,7 +53,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def claims_of(containers: Iterable[Container], devices: Sequence[Device]) -> list[Claim]:
-    """The claims of boxes, on devices by their keys."""
+    """The claims of boxes and tickets, with GPUs as keys of `devices`."""
     return [
         Claim(
             id=box.id,
@@ -76,18 +76,22 @@ def _meet(some: frozenset[str], others: frozenset[str]) -> bool:
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a starter is to do now: `start`, give up what it `lost`, or `wait` for `others`."""
+    """What a starter does now: `start`, give up what it `lost` to `others`, or `wait` for them."""
 
     do: Literal["start", "lost", "wait"]
     others: tuple[Claim, ...] = ()
 
 
 def verdict(mine: Claim, seen: Iterable[Claim]) -> Verdict:
-    """What the owner of a created box does by what it sees after it was created.
+    """What the starter of a created box does next, by what it has `seen` since.
 
-    Of two starters at least one sees the other, since each looks after it has created. Who holds
-    has won. Among those only created the lowest id goes first, and the others withdraw; yet it
-    waits until they have, for one of them may have looked before it was there, and start.
+    Each starter looks only after it has created its box, so of two at least one sees the other.
+
+    1. A rival holds one of the GPUs: lost.
+    2. A rival that is only created has a lower id: lost, for the lowest id goes first.
+    3. Only created rivals with higher ids are left: wait until they have withdrawn. One of them
+       may have looked before this box was there, and start.
+    4. No rival is left: start.
     """
     rivals = mine.rivals(seen)
     if holders := tuple(rival for rival in rivals if rival.holds):

@@ -1,7 +1,7 @@
-"""Who has which GPU: its processes, their containers and what each container was given, in one.
+"""Who has which GPU: its processes, their containers and what each container was given, joined.
 
 Pure: what NVML, /proc and the engine said comes in; who holds a GPU goes out, in records and in
-words. Idle means now: nothing is remembered.
+words. Remembers nothing, so idle means idle at this moment.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from gpubox.values import NO_GPUS, Gpus
 
 State = Literal["free", "mine", "held", "used", "unknown"]
 
-# A CUDA context alone is more than the first, and an idle server of MPS less. A desktop is less
-# than the second: what draws only so much, or is seen as memory only, uses no GPU up.
+# Bytes. A CUDA context alone takes more than the first, an idle MPS server takes less. A desktop
+# takes less than the second, so a GPU stays free below it if its processes only draw, or if only
+# its memory in use is known.
 _COMPUTING, _DESKTOP = 64 << 20, 1 << 30
 _SHOWN = 40  # characters of a command line
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
-    """A container and the GPUs that it holds: a stopped one holds none, one only created not yet.
+    """A container. `gpus` are those that it holds now: none if it is only created, or has ended.
 
-    Only a box has an owner and a `claim`, in the words of `claims`, on what its label `claimed`.
-    `state` is Docker's word, `created` in Unix seconds.
+    Only a box has an `owner`, a `profile`, the GPUs that its label has `claimed`, and a `claim`:
+    how it claims them, in the words of `claims`. A box that has ended and has a restart policy
+    still holds them. `state` is Docker's word, `created` is in Unix seconds.
     """
 
     id: str
@@ -54,7 +56,7 @@ class Program(msgspec.Struct, frozen=True):
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """A process on a GPU. `program` is None where it is hidden, or has ended meanwhile.
 
-    `container` is the engine's that it runs in; `elsewhere` the id of one of another engine.
+    `container` is the one that it runs in, if this engine has it; else `elsewhere` is its id.
     """
 
     process: Process
@@ -66,8 +68,8 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
     """Who has a GPU, or a MIG instance, now.
 
-    `working` is None where nothing tells; `uses` are the processes of weight, the largest first;
-    `engine` says whether there was one to ask.
+    `working`: whether they compute on it; None where that cannot be known. `uses` are the processes
+    large enough to count, the largest first. `engine`: whether there was one to ask.
     """
 
     device: Device
@@ -95,19 +97,19 @@ def join(
     """Who has each GPU. `devices` is None without NVML, `containers` without an engine."""
     known = tuple(containers or ())
     rows = (*(devices or ()), *_only_claimed(devices, known))
-    found = []
+    holdings = []
     for device in rows:
         uses = None if devices is None else _uses(device, rows, known, programs)
-        found.append(_held(device, rows, known, uses, me, engine=containers is not None))
-    return tuple(found)
+        holdings.append(_held(device, rows, known, uses, me, engine=containers is not None))
+    return tuple(holdings)
 
 
 def without(holdings: Iterable[Holding], box: str, me: str) -> tuple[Holding, ...]:
-    """Who has each GPU when a box is gone from it, with its processes."""
-    return tuple(_left(holding, box, me) for holding in holdings)
+    """Who would have each GPU if a box, given by its id, and its processes were gone."""
+    return tuple(_without(holding, box, me) for holding in holdings)
 
 
-def _left(holding: Holding, box: str, me: str) -> Holding:
+def _without(holding: Holding, box: str, me: str) -> Holding:
     device = holding.device
     holders = tuple(it for it in holding.holders if it.id != box)
     if holders == holding.holders:
@@ -125,19 +127,19 @@ def _left(holding: Holding, box: str, me: str) -> Holding:
 
 
 def pids(devices: Iterable[Device]) -> set[int]:
-    """The processes to look up before they are joined."""
+    """The processes on these, by number, to be looked up in /proc for `join`."""
     return {process.pid for device in devices for process in device.processes or ()}
 
 
 def holds(gpus: Gpus, device: Device, devices: Sequence[Device]) -> bool:
-    """Whether a container that was given these has this one; a GPU is had with any part of it."""
+    """Whether a container that was given `gpus` has the device, its whole GPU, or a part of it."""
     return gpus.all or any(overlap(named(word, devices), device.key) for word in gpus.ids)
 
 
 def _only_claimed(
     devices: Sequence[Device] | None, containers: Iterable[Container]
 ) -> Iterator[Device]:
-    """What containers hold and no driver lists: all that is known without one."""
+    """The GPUs that containers hold and the driver does not list; without a driver all are such."""
     words = dict.fromkeys(word for container in containers for word in container.gpus.ids)
     keys = dict.fromkeys(named(word, devices or ()) for word in words)
     trouble = "" if devices is None else "the driver lists no such GPU"
@@ -150,7 +152,7 @@ def _only_claimed(
 
 
 def _place(key: str) -> tuple[bool, list[int], str]:
-    """Indexes as numbers, then UUIDs."""
+    """A key to sort by: indexes as numbers, then UUIDs."""
     numbers = [int(part) for part in key.split(":") if part.isdecimal()]
     return not key[0].isdecimal(), numbers, key
 
@@ -161,19 +163,19 @@ def _uses(
     containers: Sequence[Container],
     programs: Mapping[int, Program],
 ) -> tuple[Use, ...] | None:
-    """The processes of weight; None where they are not told."""
+    """The processes that count, the largest first; None where the driver does not tell any."""
     told = device.processes
-    if told is None and device.divided:  # of all of it only root is told, of an instance everybody
+    if told is None and device.divided:  # only root may ask for the whole, everybody for its parts
         parts = [it for it in devices if it.index.startswith(f"{device.index}:")]
         told = tuple(process for part in parts for process in part.processes or ())
     if told is None:
         return None
-    heavy = sorted(filter(_weighs, told), key=lambda process: (-(process.memory or 0), process.pid))
-    return tuple(_use(process, programs.get(process.pid), containers) for process in heavy)
+    large = sorted(filter(_counts, told), key=lambda process: (-(process.memory or 0), process.pid))
+    return tuple(_use(process, programs.get(process.pid), containers) for process in large)
 
 
-def _weighs(process: Process) -> bool:
-    """Whether it uses the GPU up, as a desktop's processes do not; of unknown size it may."""
+def _counts(process: Process) -> bool:
+    """Whether it keeps the GPU from being free; of unknown size it does, unless it only draws."""
     if process.memory is None:
         return not process.draws
     return process.memory >= (_DESKTOP if process.draws else _COMPUTING)
@@ -219,26 +221,26 @@ def _state(
     owners = {it.owner if it.box else None for it in holders}
     if owners:
         return "mine" if owners == {me} else "held"
-    if uses or _taken(device) >= _DESKTOP:
+    if uses or _unaccounted(device) >= _DESKTOP:
         return "used"
     return "free" if engine and uses is not None and not device.trouble else "unknown"
 
 
-def _taken(device: Device) -> int:
-    """Bytes in use that no process accounts for: where processes are not told, or are hidden."""
+def _unaccounted(device: Device) -> int:
+    """Bytes in use by no listed process: the driver may tell none, or hide some."""
     return (device.used or 0) - sum(it.memory or 0 for it in device.processes or ())
 
 
 def _working(
     device: Device, holders: Iterable[Container], uses: Sequence[Use] | None
 ) -> bool | None:
-    """Whether its holders use it now; a process that is not known may be theirs."""
+    """Whether its holders compute on it; a process whose container is not known may be theirs."""
     if not holders:
         return bool(uses) if uses is not None else None
     if any(use.container or use.program is None for use in uses or ()):
         return True
     if uses:
-        return False  # others do
+        return False  # all that compute on it are others
     if device.utilization:
         return True
     return None if uses is None else False

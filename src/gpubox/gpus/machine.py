@@ -1,6 +1,6 @@
 """The GPUs of a machine and the driver under them, as records; and which of them overlap.
 
-Pure: who has seen them is `nvml`'s to know, what runs on them `fits`', who has them `holders`'.
+Pure. `nvml` reads them from the driver, `fits` knows which images they run, `holders` who has them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """What NVML says of a machine: `driver` is "535.183.01", `cuda` the newest that it knows.
+    """What NVML says of a machine. `driver` is its version, like "535.183.01".
 
-    Drivers before branch 390 do not tell their CUDA: None.
+    `cuda` is the newest that this driver runs; None for drivers before branch 390, which tell none.
     """
 
     driver: str
@@ -41,12 +41,16 @@ class Machine(msgspec.Struct, frozen=True):
 
     @property
     def sound(self) -> tuple[Gpu, ...]:
-        """Those that can be read, and judged."""
+        """The GPUs that can be read."""
         return tuple(gpu for gpu in self.gpus if not gpu.trouble)
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process on a GPU, by its number on the host; one that only draws is no computation."""
+    """A process on a GPU, by its number on the host.
+
+    `memory` is its bytes on the GPU, None where they are not told; one that `draws` only has
+    graphics there and computes nothing.
+    """
 
     pid: int
     memory: int | None = None
@@ -58,8 +62,8 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
     `index` is "0", of an instance "0:1". `minor` is the number of the GPU's file, /dev/nvidia0.
     `memory` and `used` are bytes, `utilization` percent, `temperature` degrees Celsius. What a
-    driver does not tell is None, or empty; `divided` is a GPU that only its instances can be used
-    of, `trouble` why one cannot be read.
+    driver does not tell is None, or empty. `divided`: the GPU is in MIG mode, so only its instances
+    can be used. `trouble`: why it cannot be read.
     """
 
     index: str
@@ -76,17 +80,20 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> str:
-        """By what it is known: of one that only a box speaks of, perhaps the UUID alone."""
+        """Its index; the UUID where that is not known, for only a box's label names it."""
         return self.index or self.uuid
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two are of the same GPU, by their keys: it and an instance, but no two instances."""
+    """Whether two keys mean the same device, or a GPU and an instance of it."""
     return other in (one, one.partition(":")[0]) or one == other.partition(":")[0]
 
 
 def named(word: str, devices: Sequence[Device]) -> str:
-    """The key of the one that an index, a UUID or the head of one, or a device file means."""
+    """The key of the device that a word means: an index, the beginning of a UUID, a device file.
+
+    A word that means none of these devices comes back as it is.
+    """
     if word.startswith("/dev/nvidia"):
         minor = word.removeprefix("/dev/nvidia")
         return next((it.index for it in devices if str(it.minor) == minor), minor)
@@ -97,7 +104,7 @@ def named(word: str, devices: Sequence[Device]) -> str:
 
 
 def absent(words: Sequence[str], devices: Sequence[Device]) -> list[str]:
-    """Those of the words for GPUs that mean none of these."""
+    """Those of the words that mean none of these devices."""
     keys = {device.key for device in devices}
     return [word for word in words if named(word, devices) not in keys]
 

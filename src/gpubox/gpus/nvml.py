@@ -1,6 +1,6 @@
-"""NVIDIA's management library: what it says of this machine's driver and GPUs, as our records.
+"""NVIDIA's management library (NVML): what it says of this machine's driver and GPUs, as records.
 
-The only room with nvidia-ml-py, loaded when asked. Knows no images, no engine and no claims.
+The only module with nvidia-ml-py, which is loaded when it is needed. Knows no engine and no claims.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TROUBLES = {
 
 
 class NoNvml(GpuboxError):
-    """The driver tells nothing of this machine; `code` is NVML's error number; 0 is none."""
+    """NVML cannot be asked. `code` is its error number, 0 where not even its library was loaded."""
 
     code = 0
 
@@ -53,8 +53,8 @@ class NoDriver(NoNvml):
 
 
 def machine() -> Machine:
-    """This machine's driver and GPUs; what an old driver, or a GPU, does not tell is not known."""
-    library = _library()  # a machine without it must not wait for the binding, which is large
+    """This machine's driver and GPUs; what an old driver, or a GPU, does not tell stays empty."""
+    library = _library()  # first: without it there is no use in loading pynvml, which is large
     import pynvml
 
     with _opened(library):
@@ -68,7 +68,7 @@ def machine() -> Machine:
 
 @contextmanager
 def _opened(library: ctypes.CDLL) -> Iterator[None]:
-    """NVML between its start and its end; its errors become ours."""
+    """NVML, started and at the end shut down; its errors become NoNvml."""
     import pynvml
 
     pynvml.nvmlLib = pynvml.nvmlLib or library
@@ -77,13 +77,13 @@ def _opened(library: ctypes.CDLL) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(pynvml.NVMLError):  # what it told is known all the same
+            with suppress(pynvml.NVMLError):  # the answers are here already
                 pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         failed = f"NVIDIA's management library failed: {error}"
-        silent = NoNvml(*TROUBLES.get(error.value, (failed, "nvidia-smi must work first")))
-        silent.code = error.value
-        raise silent from error
+        no_nvml = NoNvml(*TROUBLES.get(error.value, (failed, "nvidia-smi must work first")))
+        no_nvml.code = error.value
+        raise no_nvml from error
 
 
 def _library() -> ctypes.CDLL:
@@ -118,7 +118,7 @@ Questions = Mapping[str, Callable[[Any], Any]]
 
 
 def _gpu(index: int) -> Gpu:
-    """One GPU; one that cannot be read keeps its place, and says why."""
+    """One GPU; one that cannot be read is in the list all the same, with its trouble."""
     import pynvml
 
     questions: Questions = {
@@ -135,7 +135,7 @@ def _gpu(index: int) -> Gpu:
 
 
 def _answers(device: Any, questions: Questions) -> dict[str, Any]:
-    """What is known of a device, by field."""
+    """The answers about a device, by field; without those that it does not give."""
     import pynvml
 
     known: dict[str, Any] = {}
@@ -179,9 +179,9 @@ def devices() -> tuple[Device, ...]:
 
 @contextmanager
 def awake() -> Iterator[None]:
-    """For many looks, one after the other: a driver that is left wakes each GPU up anew."""
+    """Keep NVML open for several looks: unused GPUs fall asleep, and each look would wake them."""
     with ExitStack() as held:
-        with suppress(NoNvml):  # each look will say so
+        with suppress(NoNvml):  # the looks themselves will say why
             held.enter_context(_opened(_library()))
         yield
 
@@ -199,7 +199,7 @@ def _with_instances(index: int) -> Iterator[Device]:
     if whole.divided:
         most = _answers(gpu, {"instances": pynvml.nvmlDeviceGetMaxMigDeviceCount})
         for number in range(most.get("instances", 0)):
-            with suppress(pynvml.NVMLError):  # not each number is given to one
+            with suppress(pynvml.NVMLError):  # not every number has an instance
                 instance = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(gpu, number)
                 yield _device(instance, f"{index}:{number}")
 
@@ -225,7 +225,7 @@ def _device(device: Any, index: str) -> Device:
 
 
 def _memory(device: Any) -> tuple[int, int]:
-    """All, and what is used; newer drivers tell what is theirs apart."""
+    """Bytes in all, and bytes in use: without the driver's own, where it tells them apart."""
     import pynvml
 
     try:
@@ -236,7 +236,7 @@ def _memory(device: Any) -> tuple[int, int]:
 
 
 def _processes(device: Any) -> tuple[Process, ...] | None:
-    """Who uses it; None where this is not told, or not to everybody."""
+    """Who uses it; None where the driver does not tell, or only root may ask."""
     import pynvml
 
     try:
@@ -255,7 +255,7 @@ def _processes(device: Any) -> tuple[Process, ...] | None:
 
 
 def _listed(device: Any, kind: str) -> dict[int, int | None] | None:
-    """The memory of each process of a kind, by its number; asked as the driver's time has it."""
+    """The bytes of each process of a kind, by its number: asked by the newest call that it has."""
     import pynvml
 
     name = f"nvmlDeviceGet{kind}RunningProcesses"
@@ -270,7 +270,7 @@ def _listed(device: Any, kind: str) -> dict[int, int | None] | None:
 
 
 class _FirstProcess(ctypes.Structure):
-    """How drivers before branch 455 tell of one; nvidia-ml-py knows only the later ways."""
+    """A process as drivers before branch 455 tell it; nvidia-ml-py knows only later records."""
 
     _fields_ = (("pid", ctypes.c_uint), ("memory", ctypes.c_ulonglong))
 
@@ -280,14 +280,14 @@ def _first_listed(call: Any, device: Any) -> dict[int, int | None] | None:
 
     room = 0
     while True:
-        count, found = ctypes.c_uint(room), (_FirstProcess * room)()
-        code = call(device, ctypes.byref(count), found if room else None)
+        count, records = ctypes.c_uint(room), (_FirstProcess * room)()
+        code = call(device, ctypes.byref(count), records if room else None)
         if code == pynvml.NVML_ERROR_NOT_SUPPORTED:
             return None
         if code == pynvml.NVML_SUCCESS:
             untold = pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value
-            listed = found[: count.value]
+            listed = records[: count.value]
             return {it.pid: None if it.memory == untold else it.memory for it in listed}
         if code != pynvml.NVML_ERROR_INSUFFICIENT_SIZE:
             raise pynvml.NVMLError(code)
-        room = 2 * count.value + 5  # more may have come meanwhile
+        room = 2 * count.value + 5  # more processes may have come meanwhile

@@ -1,4 +1,4 @@
-"""Which GPUs a box gets of those that are free, and in what words; or who has them.
+"""Which of the free GPUs a box gets, and the sentences that say so; or who has them.
 
 Pure: who holds which GPU comes in, a choice or an error that names the holders comes out.
 """
@@ -14,14 +14,15 @@ from gpubox.gpus.claims import NO_CLAIM, SHARED
 from gpubox.gpus.holders import Container, Holding, sentence
 from gpubox.gpus.machine import Device
 from gpubox.images.fits import IMPOSSIBLE
+from gpubox.values import counted
 
 
 class NotFree(EngineError):
-    """Others have the GPUs that are wanted; that may change."""
+    """Others have the GPUs that are wanted; they may give them back, so waiting can help."""
 
 
 class Picked(msgspec.Struct, frozen=True):
-    """The GPUs that were picked; `said` is that in a line, `reasons` a line for each GPU."""
+    """The GPUs that were picked; `said` says so in one line, `reasons` has a line for each GPU."""
 
     devices: tuple[Device, ...]
     said: str
@@ -36,14 +37,20 @@ def pick(
     last: Sequence[str] = (),
     wanted: Sequence[str] = (),
     share: bool = False,
-    but: Sequence[str] = (),
+    excluding: Sequence[str] = (),
 ) -> Picked:
-    """`count` GPUs that are free: those that the person had `last` (UUIDs) before the emptiest.
+    """Pick `count` free GPUs. EngineError: there are not so many; NotFree: others have them.
 
-    With `share` those count as free, too, that have only boxes which share; the least filled first.
-    What others have `wanted` meanwhile (keys, as often as they do) comes last. `doubt` is that of
-    the image on a GPU, as `fits` has it; where it is possible on too few, all are as good, and the
-    checks say what is wrong. Those that the box is to leave (`but`, by their keys) are not taken.
+    The order of preference:
+
+    1. least `doubt` that the image runs on it, as `fits` has it;
+    2. fewest others about to take it: `wanted` has its key once for each of them;
+    3. fewest boxes on it: with `share`, a GPU whose boxes all share counts as free, too;
+    4. one that the person had `last`, by UUID;
+    5. fewest idle containers, and least memory in use.
+
+    Where the image is possible on too few, all count as fit, and the checks say what is wrong.
+    Those in `excluding`, by their keys, are not taken: the box is to leave them.
     """
     usable = [it for it in holdings if not it.device.divided and not it.device.trouble]
     fit = [it for it in usable if doubt(it.device) < IMPOSSIBLE]
@@ -52,9 +59,9 @@ def pick(
     if len(fit) < count:
         raise _too_few(count, len(fit), holdings)
     free = [it for it in fit if is_free(it, share=share)]
-    others = [it for it in free if it.device.key not in but]
-    if len(others) < count:
-        raise _none_free(count, others, usable, fit, but)
+    allowed = [it for it in free if it.device.key not in excluding]
+    if len(allowed) < count:
+        raise _none_free(count, allowed, usable, fit, excluding)
 
     def preference(holding: Holding) -> tuple[object, ...]:
         device, boxes = holding.device, _boxes(holding)
@@ -63,7 +70,7 @@ def pick(
         filled = idle, device.used or 0
         return doubt(device), rivals, len(boxes), device.uuid not in last, *filled
 
-    chosen = sorted(others, key=preference)[:count]
+    chosen = sorted(allowed, key=preference)[:count]
     taken = tuple(it.device for it in holdings if it in chosen)
     reasons = tuple(
         f"GPU {it.device.key}: {_reason(it, it in chosen, last, it in fit)}" for it in usable
@@ -84,9 +91,9 @@ def refuse_held(
 
 
 def is_free(holding: Holding, *, share: bool = False) -> bool:
-    """Whether no box has it, or only such as share it, and nobody else computes on it.
+    """Whether nobody computes on it, and no box has it or, with `share`, only boxes that share.
 
-    A container that is no box and does nothing is no reason: monitors are given all GPUs.
+    An idle container that is no box does not count: monitoring is given all GPUs.
     """
     boxes = {box.id for box in _boxes(holding)}
     others = [use for use in holding.uses if not use.container or use.container.id not in boxes]
@@ -118,9 +125,8 @@ def _said(
         for it in whole
         if it not in free and not it.device.divided
     ]
-    return (
-        f"{listed(taken)} ({'; '.join([f'of {len(whole)}', *filter(None, [', '.join(others)])])})"
-    )
+    known = f"of {len(whole)}; {', '.join(others)}" if others else f"of {len(whole)}"
+    return f"{listed(taken)} ({known})"
 
 
 def listed(devices: Sequence[Device]) -> str:
@@ -130,11 +136,12 @@ def listed(devices: Sequence[Device]) -> str:
 
 
 def _which(device: Device) -> str:
-    """Without a driver all is known as one."""
+    """`GPU 0`; without a driver all GPUs may be known as one device."""
     return "every GPU" if device.key == "all" else f"GPU {device.key}"
 
 
 def _brief(holding: Holding) -> str:
+    """Who has it, without whether they work on it or who else does."""
     return sentence(holding).partition(",")[0].partition(";")[0]
 
 
@@ -143,10 +150,14 @@ def _names(holding: Holding) -> str:
 
 
 def _reason(holding: Holding, chosen: bool, last: Sequence[str], fits: bool) -> str:
-    said = [sentence(holding)]
-    said += ["yours last"] if holding.device.uuid in last else []
-    said += [] if fits else [_UNFIT]
-    return "; ".join([*said, *(["taken"] if chosen else [])])
+    reasons = [sentence(holding)]
+    if holding.device.uuid in last:
+        reasons.append("yours last")
+    if not fits:
+        reasons.append(_UNFIT)
+    if chosen:
+        reasons.append("taken")
+    return "; ".join(reasons)
 
 
 def _too_few(count: int, there: int, holdings: Sequence[Holding]) -> EngineError:
@@ -154,9 +165,9 @@ def _too_few(count: int, there: int, holdings: Sequence[Holding]) -> EngineError
         return EngineError(
             f"{_wanted(count)}, and {there} of this machine's GPUs can be given", f"--gpus {there}"
         )
-    ill = [f"GPU {it.device.key}: {it.device.trouble or _DIVIDED}" for it in holdings]
+    unusable = [f"GPU {it.device.key}: {it.device.trouble or _DIVIDED}" for it in holdings]
     return EngineError(
-        f"{_wanted(count)}, and this machine has none" + ("; ".join(["", *ill]) if ill else ""),
+        "; ".join([f"{_wanted(count)}, and this machine has none", *unusable]),
         "gpubox doctor tells more; --gpus none starts without",
     )
 
@@ -170,15 +181,15 @@ def _none_free(
     free: Sequence[Holding],
     usable: Sequence[Holding],
     fit: Sequence[Holding],
-    but: Sequence[str],
+    excluding: Sequence[str],
 ) -> NotFree:
-    left = [it for it in usable if it.device.key in but]
+    own = [it for it in usable if it.device.key in excluding]
     rows = [
         f"GPU {it.device.key} {sentence(it) if it in fit else _UNFIT}"
         for it in usable
-        if it not in left and it not in free
+        if it not in own and it not in free
     ]
-    rows += [f"GPU {it.device.key} is the box's own" for it in left]
+    rows += [f"GPU {it.device.key} is the box's own" for it in own]
     there = f"{len(free) or 'none'} of {len(usable)} {'are' if len(free) > 1 else 'is'} free"
     return NotFree(
         f"{_wanted(count)}, and {there}: {'; '.join(rows)}",
@@ -187,16 +198,17 @@ def _none_free(
 
 
 def _wanted(count: int) -> str:
-    return f"{count} GPU{'s'[: count != 1]} {'is' if count == 1 else 'are'} wanted"
+    return f"{counted(count, 'GPU')} {'is' if count == 1 else 'are'} wanted"
 
 
 def _stop_mine(holdings: Iterable[Holding]) -> str:
-    """The caller's own boxes come first, those that do nothing before all."""
+    """How the caller frees GPUs of their own: of the idle boxes if there are any, else of all."""
     mine = [it for it in holdings if it.state == "mine"]
     idle = [it for it in mine if not it.working] or mine
     boxes = [box for it in idle for box in _boxes(it)]
     run = dict.fromkeys(box.name for box in boxes if box.state != "exited")
-    kept = dict.fromkeys(box.name for box in boxes if box.state == "exited")  # they come back
+    # a restart policy brings these back, so only their removal frees the GPUs
+    kept = dict.fromkeys(box.name for box in boxes if box.state == "exited")
     ways = [
         f"gpubox {verb} {' '.join(names)}" for verb, names in (("stop", run), ("rm", kept)) if names
     ]

@@ -1,6 +1,6 @@
-"""GPUs that several want at once: waited for, won from other starters, and kept by a ticket.
+"""GPUs that several starters want at once: how one waits for them, wins them and keeps them.
 
-Knows the order of looks and waits. Who wins, `contest` says; what is started, the caller.
+Looks at the engine again and again. `contest` decides who wins; the caller starts the box.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from gpubox.gpus.survey import Survey
 from gpubox.plan.facts import Facts
 from gpubox.screen import terminal
 
-_PULSE, _PATIENCE = 0.2, 10  # seconds between two looks, and for a starter that does not move
+_PULSE = 0.2  # seconds between two looks
+_PATIENCE = 10  # seconds after which a starter that does not move is removed
 _HELD_PULSE = 2  # seconds between two looks at GPUs that others have
-_FRESH = 3  # seconds for which a ticket is left alone
+_FRESH = 3  # seconds after which a ticket is renewed, long before others lose their patience
 T = TypeVar("T")
 
 
@@ -36,7 +37,10 @@ class Voice(Protocol):
 
 
 class Lost(Exception):
-    """Somebody else gets the GPUs of a box that was created; `to` them, by their claims."""
+    """Others get the GPUs of a created box.
+
+    `to` are their claims; it is empty where another starter has removed the box for its slowness.
+    """
 
     def __init__(self, to: Sequence[Claim] = ()) -> None:
         super().__init__()
@@ -44,10 +48,18 @@ class Lost(Exception):
 
 
 class Race(msgspec.Struct, frozen=True):
-    """Where it is run, and for how long: `until` a time of the monotonic clock.
+    """How a starter gets GPUs without a lock: the labels of containers are the only state.
 
-    Where `signals` are held, one that would end us ends every wait; it is raised again when they
-    are held no more.
+    1. `when_free`: choose GPUs by the facts; while others have them, wait, look and choose again.
+    2. The caller creates a box, or a `Ticket`, with its claim to them in a label.
+    3. `win`: look at all claims, and do what `contest.verdict` says until it is `start` or lost.
+       A rival that is only created and does not move for `_PATIENCE` seconds is removed: its
+       starter was killed, or is slow and cannot start what is gone.
+    4. It may start: the caller starts the box. It has lost: the caller removes the box, waits by
+       `outlast` until the winners have started or are gone, and begins again at 1.
+
+    `until` is the time of the monotonic clock up to which `when_free` waits. Where `signals` are
+    held, one that would end us interrupts every wait; it is raised again when they are released.
     """
 
     engine: Engine
@@ -59,55 +71,55 @@ class Race(msgspec.Struct, frozen=True):
     def heeding(self, signals: terminal.Signals) -> Race:
         return replace(self, signals=signals)
 
-    def when_free(self, decided: Callable[[Facts], T], facts: Facts) -> tuple[T, Facts]:
-        """What is decided by facts, waited for while others have the GPUs, and these facts."""
-        waits = False
+    def when_free(self, decide: Callable[[Facts], T], facts: Facts) -> tuple[T, Facts]:
+        """What `decide` makes of the facts, and those facts; while it raises NotFree, wait."""
+        has_said_so = False
         while True:
             try:
-                return decided(facts), facts
+                return decide(facts), facts
             except NotFree as held:
                 left = self.until - time.monotonic()
                 if left <= 0:
                     raise
-                if not waits:
+                if not has_said_so:
                     self.voice.say(f"waiting: {held.problem}")
-                waits = True
+                has_said_so = True
             self.pause(min(left, _HELD_PULSE))
             facts = self.survey.of(facts)
 
-    def win(self, box: str, holdings: Sequence[Holding], but: str = "") -> None:
-        """Wait until the GPUs of a created box are its own; Lost where another gets them.
+    def win(self, box: str, holdings: Sequence[Holding], excluding: str = "") -> None:
+        """Wait until a created box or ticket may have its GPUs; Lost where others get them.
 
-        A starter that has not moved for long is removed: it was killed, or will find its box gone.
+        `excluding` is the id of the box that it stands for or replaces, which is no rival.
         """
-        since = dict[str, float]()
+        first_seen = dict[str, float]()
         while True:
             seen = self.survey.claims(holdings)
             mine = next((claim for claim in seen if claim.id == box), None)
             if mine is None:
                 raise Lost
-            said = contest.verdict(mine, [claim for claim in seen if claim.id != but])
-            if said.do == "lost":
-                raise Lost(said.others)
-            if said.do == "start":
+            verdict = contest.verdict(mine, [claim for claim in seen if claim.id != excluding])
+            if verdict.do == "lost":
+                raise Lost(verdict.others)
+            if verdict.do == "start":
                 return
-            self._wait_for(said.others, since)
+            self._wait_for(verdict.others, first_seen)
 
-    def outlast(self, rivals: Sequence[Claim], holdings: Sequence[Holding]) -> None:
-        """Wait until those that won have started, or have come to nothing."""
-        since, ids = dict[str, float](), {rival.id for rival in rivals}
+    def outlast(self, winners: Sequence[Claim], holdings: Sequence[Holding]) -> None:
+        """Wait until none of the winners is only created: each has started, or is gone."""
+        first_seen, ids = dict[str, float](), {winner.id for winner in winners}
         while True:
             seen = self.survey.claims(holdings)
-            undecided = [it for it in seen if it.id in ids and it.state == "created"]
+            undecided = [claim for claim in seen if claim.id in ids and claim.state == "created"]
             if not undecided:
                 return
-            self._wait_for(undecided, since)
+            self._wait_for(undecided, first_seen)
 
-    def _wait_for(self, rivals: Sequence[Claim], since: dict[str, float]) -> None:
-        """Wait a moment, and no longer than `_PATIENCE` for any, by when each was seen first."""
+    def _wait_for(self, rivals: Sequence[Claim], first_seen: dict[str, float]) -> None:
+        """Wait a moment; remove a rival that has been `first_seen` over `_PATIENCE` seconds ago."""
         now = time.monotonic()
         for rival in rivals:
-            if now - since.setdefault(rival.id, now) > _PATIENCE:
+            if now - first_seen.setdefault(rival.id, now) > _PATIENCE:
                 self.engine.remove_unstarted(rival.id)
         self.pause(_PULSE)
 
@@ -120,15 +132,16 @@ class Race(msgspec.Struct, frozen=True):
 
 
 class Ticket:
-    """A claim in place of a box that is to have GPUs, and is not running yet or not any more.
+    """A container that is never started and claims GPUs for a box that does not hold them itself.
 
-    It is that of the box, or another one. Others remove what was only created and does not move,
-    so while something takes long there is always a newer one before the older goes.
+    Its claim is the box's own or, for a box that moves, the one that it is to have. Other starters
+    remove a created container that does not move. So while something takes long (`during`) it is
+    renewed: a newer container with the same claim is there before the older one goes.
     """
 
     def __init__(self, engine: Engine, box: str, claim: Mapping[str, str] | None = None) -> None:
         self._engine, self._box, self._claim = engine, box, claim
-        self._whole = True
+        self._unbroken = True
 
     def __enter__(self) -> Ticket:
         self._take()
@@ -141,15 +154,15 @@ class Ticket:
         self.id, self._since = self._engine.ticket(self._box, self._claim), time.monotonic()
 
     def give_up(self) -> bool:
-        """Whether it was there all the time."""
-        whole, old, self.id = self._whole, self.id, ""
+        """Remove it. False: somebody has removed it before, so others may have its GPUs."""
+        unbroken, old, self.id = self._unbroken, self.id, ""
         if old:
-            whole = whole and old in self._engine.tickets(self._box)
+            unbroken = unbroken and old in self._engine.tickets(self._box)
             self._engine.remove(old)
-        return whole
+        return unbroken
 
     def during(self, work: Callable[[], T]) -> T:
-        """Do what may take long, and keep the claim."""
+        """Do what may take long, in a thread, and renew the claim meanwhile."""
         with ThreadPoolExecutor(max_workers=1) as worker:
             doing = worker.submit(work)
             while not wait([doing], _PULSE).done:
@@ -160,5 +173,5 @@ class Ticket:
     def _renew(self) -> None:
         old = self.id
         self._take()
-        self._whole = self._whole and old in self._engine.tickets(self._box)
+        self._unbroken = self._unbroken and old in self._engine.tickets(self._box)
         self._engine.remove(old)

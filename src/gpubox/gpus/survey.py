@@ -1,6 +1,6 @@
 """Who has which GPU now: the driver, the engine and /proc, asked and joined.
 
-The engine's containers are looked at anew each time; what does not change of one is remembered.
+Containers are listed anew each time; the GPUs that inspecting one has told are remembered.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from gpubox.values import Gpus
 
 
 class Survey:
-    """Looks at one engine and, if its boxes get this machine's GPUs, at these."""
+    """Asks one engine and, if its boxes get this machine's GPUs, this machine's driver."""
 
     def __init__(self, engine: Engine, caller: str) -> None:
         self._engine, self._caller = engine, caller
         self._known: dict[str, Gpus] = {}
 
     def of(self, facts: Facts) -> Facts:
-        """The facts as they are now: who has which GPU, and who is about to take one."""
+        """The facts brought up to date: who has which GPU, and who is about to take one."""
         devices = nvml.devices() if facts.machine else None
         containers = self._engine.containers(self._known)
         programs = host.programs(holders.pids(devices or ()))
@@ -38,11 +38,11 @@ class Survey:
         )
 
     def claims(self, holdings: Sequence[Holding]) -> list[contest.Claim]:
-        """What boxes claim of these."""
+        """What all boxes and tickets claim now of the GPUs in `holdings`."""
         devices = [holding.device for holding in holdings]
         return contest.claims_of(self._engine.containers(self._known), devices)
 
     def _last(self, containers: Sequence[Container]) -> tuple[str, ...]:
-        """The GPUs of the latest box that the caller had with any."""
+        """The GPUs of the caller's latest box that had exact ones, as its label says them."""
         mine = [it for it in containers if it.box and it.owner == self._caller and it.claimed.ids]
         return max(mine, key=lambda it: it.created).claimed.ids if mine else ()

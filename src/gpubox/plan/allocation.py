@@ -108,7 +108,7 @@ def allocate(
     images: Sequence[str] = (),
     *,
     share: bool = False,
-    but: Sequence[str] = (),
+    excluding: Sequence[str] = (),
 ) -> Allocation:
     """The GPUs that were asked for; raises if a box has one that was named, or too few are free.
 
@@ -120,7 +120,7 @@ def allocate(
     claim = SHARED if share else ""
     if asked.count:
         try:
-            return _picked(asked, facts, images, claim, but)
+            return _picked(asked, facts, images, claim, excluding)
         except EngineError as error:
             if not facts.printed:
                 raise
@@ -136,7 +136,7 @@ def allocate(
 
 
 def _picked(
-    asked: values.Gpus, facts: Facts, images: Sequence[str], claim: str, but: Sequence[str]
+    asked: values.Gpus, facts: Facts, images: Sequence[str], claim: str, excluding: Sequence[str]
 ) -> Allocation:
     if facts.machine is None or facts.engine is None:
         raise EngineError(
@@ -150,7 +150,7 @@ def _picked(
         last=facts.last,
         wanted=facts.wanted,
         share=claim == SHARED,
-        but=but,
+        excluding=excluding,
     )
     return Allocation(
         gpus=values.Gpus(tuple(spelt(device, facts.engine) for device in picked.devices)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from gpubox.images.progress import Layer, Phase, Pulled, Pulls, Whole
+from gpubox.values import counted
 
 _LABEL = 28  # columns of a layer's line, up to its bar
 _BESIDE_BAR = 60  # columns of the last lines, which have most to tell
@@ -15,7 +16,7 @@ _WORDS = {Phase.DOWNLOADING: "downloading", Phase.EXTRACTING: "extracting"}
 
 
 def size_text(count: float) -> str:
-    """Bytes as registries and disks are measured: `3.9 GB`."""
+    """Bytes by powers of 1000, as registries and disks are measured: `3.9 GB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
@@ -31,7 +32,7 @@ def duration_text(seconds: float) -> str:
 
 
 def parts_text(done: int, total: int, all_known: bool = True) -> str:
-    """`1.2 of 3.4 GB`; `of 3.4+ GB` where there is more than is known."""
+    """`1.2 of 3.4 GB`; `of 3.4+ GB` where not all sizes are known yet."""
     if not total:
         return size_text(done)
     whole, unit = size_text(total).split()
@@ -44,7 +45,7 @@ def parts_text(done: int, total: int, all_known: bool = True) -> str:
 
 
 def pulled_text(pulls: Pulls, image: str, pulled: Pulled) -> str:
-    """What a pull came to, in a line; the bytes are those that came over the network for it."""
+    """How a pull ended, in a line; its bytes are those that came over the network."""
     if not pulled.new:
         return f"{image} is up to date"
     count = pulls.fetched(image)
@@ -60,7 +61,7 @@ def pulled_text(pulls: Pulls, image: str, pulled: Pulled) -> str:
 
 
 def pulling_text(image: str, source: str) -> str:
-    """That a pull begins, and where from, if that is not what the image's name says."""
+    """The line for a pull that begins, with its registry if the image's name says another."""
     return f"pulling {image}" + (f" from {source.partition('/')[0]}" if source != image else "")
 
 
@@ -72,7 +73,7 @@ def state_text(whole: Whole) -> str:
 
 
 class Screen(msgspec.Struct, frozen=True):
-    """What there is to write on."""
+    """The size of the terminal, and whether it shows ASCII only."""
 
     columns: int
     rows: int
@@ -84,9 +85,9 @@ class Screen(msgspec.Struct, frozen=True):
 
 
 def frame(pulls: Pulls, rate: float, screen: Screen) -> list[str]:
-    """Pulls as they stand: which, the layers under way, and how far the whole is.
+    """The lines that show pulls: the images, the layers under way, and how far the whole is.
 
-    What does not fit is told as a number; the whole comes last and always fits.
+    Images and layers that do not fit are only counted; the whole comes last and always fits.
     """
     whole = pulls.whole()
     totals = _totals(pulls, whole, rate, screen)
@@ -102,7 +103,7 @@ def frame(pulls: Pulls, rate: float, screen: Screen) -> list[str]:
 
 
 def _title(pulls: Pulls, image: str, screen: Screen) -> str:
-    """Which image; of several also how much of it."""
+    """An image's line; with how much of it is there, if several are pulled."""
     text = pulling_text(image, pulls.under_way[image])
     if len(pulls.images) == 1:
         return text
@@ -117,14 +118,14 @@ def _layer(name: str, layer: Layer, screen: Screen) -> str:
     label = f"  {name[:12]} {word}"
     extracting = layer.phase == Phase.EXTRACTING
     done = layer.extracted if extracting else layer.done
-    if not layer.total or (extracting and not done):  # then of how much is not known
+    if not layer.total or (extracting and not done):  # how much there is in all is not known
         return f"{label:{_LABEL}}  {'':{screen.bar}}  {size_text(layer.done)}"
     figures = parts_text(done, layer.total)
     return f"{label:{_LABEL}}  {_bar(done / layer.total, screen)}  {figures}"
 
 
 def _count(whole: Whole, hidden: int) -> str:
-    """The layers that have no line of their own."""
+    """The line that counts the layers that have no line of their own."""
     layers = whole.layers.values()
     here = sum(layer.here_before for layer in layers)
     lost = sum(layer.lost for layer in layers)
@@ -138,7 +139,8 @@ def _count(whole: Whole, hidden: int) -> str:
         "here before": here,
     }
     told = ", ".join(f"{count} {words}" for words, count in parts.items() if count)
-    return f"  {len(layers)} layer{'s'[: len(layers) != 1]}" + (f": {told}" if told else "")
+    head = f"  {counted(len(layers), 'layer')}"
+    return f"{head}: {told}" if told else head
 
 
 def _totals(pulls: Pulls, whole: Whole, rate: float, screen: Screen) -> list[str]:
@@ -179,6 +181,6 @@ def _bar(share: float, screen: Screen) -> str:
 
 
 def _cut(line: str, screen: Screen) -> str:
-    """As much of a line as the screen is wide, less the column where terminals begin a new one."""
+    """A line cut to the screen's width less one: in the last column terminals begin a new line."""
     wide = screen.columns - 1
     return line if len(line) <= wide else f"{line[: max(0, wide - 3)]}..."[:wide]

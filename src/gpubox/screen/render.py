@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 _PLAIN_LINE_SECONDS = 10
 _FRAME_SECONDS = 0.1
 _FOLDED = 40  # characters: a cell that is longer may be folded before a column is left out
-_STOPPED_SECONDS = 2  # without a look: by Ctrl-Z
+_STOPPED_SECONDS = 2  # so long without a frame means that Ctrl-Z has stopped us
 
 
 def console(*, stderr: bool = False) -> Console:
     """Rich's console for data (stdout) or for everything else (stderr)."""
     from rich.console import Console
 
-    plain = os.environ.get("NO_COLOR")  # of which Rich leaves bold letters
+    plain = os.environ.get("NO_COLOR")  # for which Rich itself would still print bold letters
     return Console(
         stderr=stderr, highlight=False, soft_wrap=False, color_system=None if plain else "auto"
     )
@@ -52,10 +52,10 @@ def print_table(
     spare: Sequence[str] = (),
     folded: int = _FOLDED,
 ) -> list[str]:
-    """A table without lines; in a pipe it is as wide as its words.
+    """Print a table without lines; in a pipe it is as wide as its words.
 
-    Where it is wider than the screen, columns that are `spare` are left out, one after the other;
-    which those are is returned. A cell longer than `folded` may be folded before.
+    Where it is wider than the screen, cells longer than `folded` are folded first. Then `spare`
+    columns are left out, one after the other; those that are left out are returned.
     """
     lines, left_out = table(columns, rows, spare, folded)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -74,7 +74,7 @@ def table(
     from rich.text import Text
 
     screen = console()
-    # a pipe's reader wants whole words, whatever the width
+    # a program that reads a pipe wants whole words, however wide
     piped = not screen.is_terminal
     by_column = dict(zip(columns, zip(columns, *rows, strict=True), strict=True))
     room = 10_000 if piped else width or screen.width
@@ -97,7 +97,7 @@ def table(
 
 
 def wider(left_out: Sequence[str]) -> str:
-    """What to do for the columns of a table that are left out."""
+    """The sentence that says how to see the columns that are left out."""
     missing = " and ".join(", ".join(left_out).rsplit(", ", 1))
     return f"a wider window shows {missing}; --json everything"
 
@@ -108,13 +108,13 @@ def paragraph(sentence: str, width: int) -> list[str]:
 
 
 def draws(*, stderr: bool = False) -> bool:
-    """Whether the screen is one on which lines can be drawn over."""
+    """Whether the stream is a terminal on which lines can be drawn over."""
     stream = sys.stderr if stderr else sys.stdout
     return stream.isatty() and (os.environ.get("TERM") or "dumb") not in ("dumb", "unknown")
 
 
 def encoded(text: str) -> bytes:
-    """As the screen takes it, with `?` for what its letters lack."""
+    """The text in the screen's encoding, with `?` for letters that this lacks."""
     return text.encode(sys.stdout.encoding or "utf-8", "replace")
 
 
@@ -126,9 +126,9 @@ _VERDICTS = {"ok": "32", "warn": "33", "fail": "31"}  # colours; the word says i
 
 
 def print_checks(checks: Iterable[tuple[str, str, str, str]]) -> None:
-    """A line for each: verdict, id, evidence; and one for its fix, whole, so that it can be pasted.
+    """Print a line for each check: verdict, id, evidence; and one for its fix.
 
-    A line that is too long is for the terminal to fold: a break of ours would be copied along.
+    The terminal folds a line that is too long: a break of ours would be copied with the fix.
     """
     rows = list(checks)
     verdicts, ids = (max((len(row[at]) for row in rows), default=0) for at in (0, 1))
@@ -146,7 +146,7 @@ def print_checks(checks: Iterable[tuple[str, str, str, str]]) -> None:
 
 
 class Screen:
-    """Sentences on stderr, and the progress of pulls. A `quiet` one says of pulls what fails."""
+    """Sentences on stderr, and the progress of pulls; a `quiet` one says only which pulls fail."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -204,7 +204,7 @@ class Screen:
             shown.clear()
 
     def _tell(self, pulls: Pulls, image: str, said: Warned | Pulled | GpuboxError) -> None:
-        """What is to be read still when the pull is over."""
+        """Say what is still to be read when the pull is over."""
         from gpubox.images.progress import Warned
         from gpubox.screen.figures import pulled_text
 
@@ -251,7 +251,7 @@ class Screen:
 
 
 def _watch(sentences: Iterator[str]) -> None:
-    """The latest of them beside a wheel, also when no other follows for long."""
+    """Draw the latest sentence beside a wheel, which turns even if no other follows for long."""
     from rich.live import Live
     from rich.spinner import Spinner
     from rich.text import Text
@@ -265,7 +265,7 @@ def _watch(sentences: Iterator[str]) -> None:
         wheel.update(text=text)
         return wheel
 
-    # asked for when it is due: a million sentences must not wait for the screen
+    # drawn when a frame is due: a million sentences must not wait for the screen
     with Live(get_renderable=drawn, console=screen, transient=True, refresh_per_second=12.5):
         for sentence in sentences:
             latest = sentence
@@ -281,16 +281,16 @@ def _step(titles: Sequence[str], build: Building) -> str:
 
 
 class _Nothing:
-    """Pulls that are shown to nobody."""
+    """Shows pulls to nobody; the ways of showing them are made from it."""
 
     def begin(self, image: str) -> None:
-        """No word."""
+        """The pull of an image begins."""
 
     def move(self) -> None:
-        """No figure."""
+        """Show how far pulls are, if that is due."""
 
     def clear(self) -> None:
-        """Nothing stands in the way of a sentence."""
+        """Make room for a sentence."""
 
 
 class _Lines(_Nothing):
@@ -316,7 +316,8 @@ class _Lines(_Nothing):
 class _Bars(_Nothing):
     """Pulls on a screen, drawn over and over in the same place.
 
-    The cursor is never hidden and nothing is set: whatever ends the program, the terminal is whole.
+    The cursor is never hidden, and no mode of the terminal is set: whatever ends the program,
+    nothing has to be put back.
     """
 
     def __init__(self, pulls: Pulls) -> None:
@@ -327,7 +328,7 @@ class _Bars(_Nothing):
         self._shown: list[str] = []
 
     def move(self) -> None:
-        """Draw, but not for each of a thousand events."""
+        """Draw, if the last frame is old enough: thousands of events come at once."""
         from gpubox.screen.figures import frame
 
         now = time.monotonic()
@@ -346,7 +347,7 @@ class _Bars(_Nothing):
         self._due = 0.0
 
     def _replace(self, lines: list[str]) -> None:
-        """Draw where the last frame began: a window made narrower has folded its lines."""
+        """Draw over the last frame, whose lines a window that was made narrower has folded."""
         columns = _screen().columns
         rows = sum(max(1, math.ceil(len(line) / columns)) for line in self._shown)
         back = f"\r\x1b[{rows - 1}A" if rows > 1 else "\r"

@@ -1,4 +1,4 @@
-"""Who has the keyboard: the standard streams and a box's stream are copied into each other.
+"""Who has the keyboard: bytes are copied between our standard streams and a box's.
 
 One thread and one poll loop for bytes, window size and signals. Knows no Docker: it is handed a
 stream and what to call. Prints nothing.
@@ -30,7 +30,7 @@ Forward = Callable[[signal.Signals], None]
 
 
 class How(Enum):
-    """Why nobody sits at the box any more. In all but the first it may still be running."""
+    """Why we are no longer attached to the box. In all but the first it may still be running."""
 
     ENDED = auto()
     DETACHED = auto()
@@ -41,7 +41,7 @@ class How(Enum):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How it ended; with the signal that did it, if one did."""
+    """How it ended, with the signal that has ended it, if one has."""
 
     how: How
     signal: signal.Signals | None = None
@@ -61,7 +61,7 @@ def window_size(fd: int) -> tuple[int, int] | None:
 
 @contextmanager
 def raw(fd: int) -> Iterator[None]:
-    """Every key as a byte; what was typed ahead is kept. Nothing to do or undo after a hang-up."""
+    """Raw mode: each key is bytes for us. What was typed ahead is kept; a hang-up is no error."""
     before = None
     with suppress(termios.error):
         before = termios.tcgetattr(fd)
@@ -80,7 +80,7 @@ def _set_raw(fd: int) -> None:
 
 
 def _is_terminal(fd: int) -> bool:
-    """Also one that has hung up, which isatty() denies."""
+    """Whether it is a terminal, also one that has hung up: isatty() says no to that."""
     try:
         termios.tcgetattr(fd)
     except termios.error as error:
@@ -124,7 +124,7 @@ class _Standard:
             raise GpuboxError(f"standard input: {why(error)}") from None
 
     def hung_up(self) -> bool:
-        """Whether this was a terminal, and is gone; to a read it looks like Ctrl-D."""
+        """Whether this was a terminal, and is gone: to a read that looks like Ctrl-D."""
         if self.is_terminal:
             try:
                 termios.tcgetattr(self.fd)
@@ -172,7 +172,7 @@ class DetachKeys:
         self._sequence, self._held = sequence, b""
 
     def find(self, typed: bytes) -> tuple[bytes, bool]:
-        """What goes to the box, and whether the sequence came after it."""
+        """What goes to the box, and whether the sequence was typed behind it."""
         typed = self._held + typed
         passed, found, _ = typed.partition(self._sequence)
         if found:
@@ -194,9 +194,10 @@ _ENOUGH = 3
 
 
 class Signals:
-    """While this is entered, signals are held for `arrived` and `attach`, and none strikes.
+    """While this is entered, signals do nothing but wait for `arrived`, `heed` and `attach`.
 
-    What is ignored already stays so (`nohup`). On leaving, what nobody attended to is raised again.
+    One that was ignored before stays so (`nohup`). On leaving, those that have arrived are raised
+    again, unless `attach` has attended to them.
     """
 
     def __enter__(self) -> Signals:
@@ -233,11 +234,14 @@ class Signals:
         return self._arrived(0)
 
     def end_us(self) -> bool:
-        """Whether one has arrived that would have been our end; it is not taken."""
+        """Whether one has arrived that would have ended us; it is left for others to take."""
         return not _ENDING.isdisjoint(self._arrived(socket.MSG_PEEK))
 
     def heed(self, seconds: float = 0) -> None:
-        """Wait so long, or be interrupted by what ends us; it is raised again on leaving."""
+        """Wait so long, or until a signal arrives; KeyboardInterrupt for one that would end us.
+
+        That stays to be taken, so on leaving it is raised again.
+        """
         select.select([self], [], [], seconds)
         if self.end_us():
             raise KeyboardInterrupt
@@ -259,7 +263,7 @@ def _blocked() -> Iterator[None]:
 
 
 class _Heed(msgspec.Struct):
-    """What a signal leads to: it goes to the box, or it is the end."""
+    """Decides about a signal: it goes to the box, means nothing, or ends the attachment."""
 
     forward: Forward
     keyboard: bool
@@ -273,7 +277,8 @@ class _Heed(msgspec.Struct):
             return None
         if self.keyboard:
             return Ending(How.TERMINATED, arrived)
-        self.interrupts += arrived in (signal.SIGINT, signal.SIGTERM)
+        if arrived in (signal.SIGINT, signal.SIGTERM):
+            self.interrupts += 1
         if self.interrupts == _ENOUGH:
             return Ending(How.FORCED, arrived)
         self.forward(arrived)
@@ -283,11 +288,11 @@ class _Heed(msgspec.Struct):
 # --- the loop
 
 _CHUNK = 1 << 18
-_TRIES, _PAUSE = 10, 0.02  # seconds; a box has no window until its process runs
+_TRIES, _PAUSE = 10, 0.02  # to tell the size, and seconds between: a box has none until it runs
 
 
 class Window:
-    """Gives the box the size of our window, again while it is refused."""
+    """Tells the box the size of our window, a few times over while the box refuses it."""
 
     def __init__(self, resize: Resize | None, fds: tuple[int, ...]) -> None:
         self._resize, self._fds = resize, fds
@@ -297,7 +302,7 @@ class Window:
         self._tries, self._due = _TRIES, monotonic()
 
     def tell(self) -> float | None:
-        """Tell the box the size if that is due; the milliseconds until it is due again."""
+        """Tell the box the size if that is due; the milliseconds to the next time, None if none."""
         if not self._resize or not self._tries:
             return None
         if monotonic() >= self._due:
@@ -350,7 +355,7 @@ class _Input:
         if self._keyboard or self._source.hung_up():
             return Ending(How.TERMINAL_GONE)
         self._open = False
-        self._closing = not self._stream.close_write()  # all is sent, or nothing would be read
+        self._closing = not self._stream.close_write()  # we read only when all before is sent
         return None
 
     def send(self) -> None:
@@ -364,7 +369,7 @@ class _Input:
 
 
 class _Output:
-    """From the box to our standard output and error; without `frames` all to the first."""
+    """From the box to our standard output and error; without `frames` all goes to the first."""
 
     def __init__(self, out: _Standard, err: _Standard, frames: Frames | None) -> None:
         self._frames, self._targets = frames, {0: out, STDOUT: out, STDERR: err}
@@ -373,7 +378,7 @@ class _Output:
 
     @property
     def blocked(self) -> int | None:
-        """The descriptor that must take more before anything else is received."""
+        """The descriptor that must take what is unwritten before anything else is received."""
         return self._target.fd if self._unwritten else None
 
     def take(self, data: bytes) -> Ending | None:
@@ -471,7 +476,8 @@ def attach(
 ) -> Ending:
     """Be the box's keyboard and screen (`tty`), or its pipes, until its output ends or we leave.
 
-    With `tty` and `stdin` the terminal is raw meanwhile and signals are not the box's, but ours.
+    With `tty` and `stdin` the terminal is raw meanwhile, and signals end us instead of being
+    forwarded to the box.
     Raises GpuboxError when a standard stream fails (a full disk) or the engine reports an error.
     """
     signals.attended = True
@@ -494,7 +500,7 @@ def attach(
 def outlast(
     exited: int, signals: Signals, *, tty: bool, forward: Forward, stdin_fd: int = 0
 ) -> Ending:
-    """Go on minding signals until the descriptor `exited` is readable.
+    """Go on heeding signals until the descriptor `exited` is readable.
 
     A box may close its output long before it ends: `exec >/dev/null 2>&1; sleep 1000`.
     """

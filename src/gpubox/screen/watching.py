@@ -1,7 +1,6 @@
 """A screen that is drawn over and over, until somebody has seen enough.
 
-Keys, signals, the window's size and the second screen of a terminal. Knows nothing of what it
-draws.
+Knows keys, signals, the window's size and a terminal's second screen, and nothing of what it draws.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from gpubox.screen.terminal import window_size
 T = TypeVar("T")
 STDIN = 0
 
-# The second screen, no cursor, no line that goes on in the next one; and all of it back.
+# To the second screen, the cursor hidden, long lines cut; and back to how it was.
 _ENTER, _LEAVE = b"\x1b[?1049h\x1b[?25l\x1b[?7l", b"\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _TO_THE_END_OF_LINE, _TO_THE_END = b"\x1b[H", b"\x1b[K", b"\x1b[J"
 _QUITS = b"qQ\x1b"
@@ -33,9 +32,9 @@ class _Terminated(BaseException):
 
 
 def watch(look: Callable[[], T], draw: Callable[[T, int], Sequence[bytes]], seconds: float) -> None:
-    """Look, and draw what was seen at the window's width; anew every so many seconds.
+    """Look every so many seconds, and draw what was seen for the window's columns.
 
-    Ends by `q`, Ctrl-C, or with the terminal.
+    Ends by `q`, Ctrl-C, or with the terminal. A new size of the window draws it anew at once.
     """
     try:
         with _second_screen() as screen:
@@ -53,7 +52,7 @@ def watch(look: Callable[[], T], draw: Callable[[T, int], Sequence[bytes]], seco
 
 
 def _frame(lines: Sequence[bytes], rows: int) -> bytes:
-    """Written over what is there, so that nothing flickers."""
+    """The bytes that draw the lines over what is there, so that nothing flickers."""
     if len(lines) > rows:
         more = f"{len(lines) - rows + 1} more lines; a higher window shows them"
         lines = [*lines[: rows - 1], more.encode()]
@@ -94,7 +93,7 @@ class _Screen:
             os.write(self._woken, b" ")
 
     def wants_to_leave(self, due: float) -> bool:
-        """Wait for a key, a new size, or the time; whether it was a key that ends."""
+        """Wait for a key, a new size or the time `due`; whether it was a key that ends this."""
         keys = [STDIN] if self._before else []
         ready, _, _ = select.select([self._read, *keys], [], [], max(0, due - monotonic()))
         if self._read in ready:
