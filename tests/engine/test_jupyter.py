@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -299,9 +300,13 @@ def test_the_name_that_reaches_this_machine_from_elsewhere_is_the_configurations
 ) -> None:
     with (gpubox_lab.cwd / "gpubox.yaml").open("a") as file:
         file.write("ssh_host: gpu1.lab\n")
-    done = gpubox_lab("jupyter", "-d", env={"SSH_CONNECTION": "1.2.3.4 5 10.0.0.7 2222"})
-    port = port_of(url_of(done))
-    assert f"ssh -N -L {port}:127.0.0.1:{port} root@gpu1.lab\n" in done.stderr.decode()
+    ssh = {"SSH_CONNECTION": "1.2.3.4 5 10.0.0.7 2222"}
+    done = gpubox_lab("jupyter", "-d", "-p", "6006", env=ssh)
+    said, port = done.stderr.decode(), port_of(url_of(done))
+    assert f"ssh -N -L {port}:127.0.0.1:{port} root@gpu1.lab\n" in said
+    other = re.search(r"port 6006/tcp of the box listens on 127\.0\.0\.1:(\d+)\n", said)
+    assert other and f"ssh -N -L {other[1]}:127.0.0.1:{other[1]} root@gpu1.lab\n" in said
+    assert "8888/tcp of the box" not in said
 
 
 def test_open_opens_it_in_the_browser_that_there_is(

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gpubox.cli.app import App, flags
-from gpubox.cli.run import go, say_tunnel
+from gpubox.cli.run import go, say_ports, say_tunnel
 from gpubox.cli.words import Request, command, request
 from gpubox.errors import EngineError, GpuboxError, UsageError
 from gpubox.plan import notebook
@@ -118,13 +118,13 @@ def _resumed(wish: Wish, request: Request, box: Box, launch: Launch) -> int:
     server = _found(wish, request, engine, box)
     request.app.screen.say(f"{box.name} runs already; --new makes another")
     _wait_for_jupyter(request, engine, server)
-    return _print_url(wish, request, server)
+    return _print_url(wish, request, engine, server)
 
 
 def _serve(wish: Wish, request: Request, engine: Engine, server: Server) -> int:
     screen = request.app.screen
     if not wish.stays:
-        _print_url(wish, request, server)
+        _print_url(wish, request, engine, server)
         screen.say(f"stop it: gpubox stop {server.name}")
         return 0
     return _follow(wish, request, engine, server)
@@ -298,10 +298,13 @@ def _stopped_on_failure(engine: Engine, box: str) -> Iterator[None]:
 # --- the URL
 
 
-def _print_url(wish: Wish, request: Request, server: Server) -> int:
+def _print_url(wish: Wish, request: Request, engine: Engine, server: Server) -> int:
     from gpubox.boxes import jupyter
 
     app, url = request.app, server.url
+    others = engine.published_ports(server.box)
+    others.pop(notebook.KEY, None)
+    say_ports(app, others)
     say_tunnel(app, server.served.port, "on your own machine first: ")
     click.echo(url)
     if wish.opened and not jupyter.open_in_browser(url, app.caller.environ):
@@ -313,7 +316,7 @@ def _follow(wish: Wish, request: Request, engine: Engine, server: Server) -> int
     """Say the URL and follow the log until Jupyter ends; Ctrl-C stops it."""
     screen, name = request.app.screen, server.name
     try:
-        _print_url(wish, request, server)
+        _print_url(wish, request, engine, server)
         kept = "" if request.profile.rm else f"; {name} and its files are kept"
         screen.say(f"Ctrl-C stops it{kept}")
         for part in engine.follow_log(server.box):

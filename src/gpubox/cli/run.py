@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -352,13 +352,15 @@ def _announce(request: Request, engine: Engine, started: Started) -> None:
             request.app.screen.say(reason)
         request.app.screen.say(translate.docker_run_line(started.plan))
     _say_notes(request, started.plan)
-    for port in started.plan.ports:
-        bound = engine.published_port(started.box, port.key)
-        if bound is None:
-            continue
-        address, number = bound
-        request.app.screen.say(f"port {port.key} of the box listens on {address}:{number}")
-        say_tunnel(request.app, number, "  from your own machine: ")
+    if started.plan.ports:
+        say_ports(request.app, engine.published_ports(started.box))
+
+
+def say_ports(app: App, published: Mapping[str, tuple[str, int]]) -> None:
+    """Where each port of a box listens, and how to reach it from elsewhere."""
+    for key, (address, number) in published.items():
+        app.screen.say(f"port {key} of the box listens on {address}:{number}")
+        say_tunnel(app, number, "  from your own machine: ")
 
 
 run_command = command(

@@ -225,11 +225,15 @@ class Containers(Connection):
             published=bool(bound),
         )
 
-    def published_port(self, box: str, key: str) -> tuple[str, int] | None:
-        """Where a running box's port (`8888/tcp`) is really published."""
+    def published_ports(self, box: str) -> dict[str, tuple[str, int]]:
+        """Where a running box's ports (`8888/tcp`) are really published: address and number."""
         with translated(box):
-            bound = self.api.inspect_container(box)["NetworkSettings"]["Ports"].get(key)
-        return (bound[0]["HostIp"], int(bound[0]["HostPort"])) if bound else None
+            bound = self.api.inspect_container(box)["NetworkSettings"]["Ports"] or {}
+        return {
+            key: (places[0]["HostIp"], int(places[0]["HostPort"]))
+            for key, places in bound.items()
+            if places
+        }
 
     def bound_ports(self, box: str) -> list[int]:
         """The ports of the engine's machine that a box asked for by number, running or not."""
