@@ -257,7 +257,7 @@ def _pulse(request: Request, engine: Engine, server: Server) -> Callable[[], boo
         now = time.monotonic()
         if now > due + _PULSE_SECONDS:
             due = now
-            last = engine.log(server.box, lines=1).decode(errors="replace").strip()
+            last = engine.log(server.box, lines=1).strip()
             request.app.screen.say(f"  {now - began:.0f} s: {last[:100]}")
         return engine.is_running(server.box)
 
@@ -277,7 +277,7 @@ def _no_answer(request: Request, engine: Engine, server: Server, plan: Plan | No
             f"{other}or add it: gpubox run {plan.profile}, in it pip install jupyterlab, then"
             f" gpubox save{closed}",
         )
-    log = end[1] if end else engine.log(server.box, lines=15).decode(errors="replace")
+    log = end[1] if end else engine.log(server.box, lines=15)
     ended = "has ended" if end else f"does not answer after {_JUPYTER_SECONDS} s"
     words = log.rstrip()
     return GpuboxError(
@@ -319,7 +319,8 @@ def _follow(wish: Wish, request: Request, engine: Engine, server: Server) -> int
         _print_url(wish, request, engine, server)
         kept = "" if request.profile.rm else f"; {name} and its files are kept"
         screen.say(f"Ctrl-C stops it{kept}")
-        for part in engine.follow_log(server.box):
+        # from now on: the whole log would push what was printed out of the window
+        for _, part in engine.logs(server.box, follow=True, lines=0):
             sys.stderr.buffer.write(part)
             sys.stderr.buffer.flush()
     except KeyboardInterrupt:

@@ -167,10 +167,10 @@ class Processes(Containers):
             return int(died[-1]["Actor"]["Attributes"]["exitCode"]) if died else 0, ""
         if state["Running"] and not state.get("Restarting"):
             return None
-        log = b""
+        log = ""
         with suppress(EngineError):  # the box's log driver may send it elsewhere
             log = self.log(box, lines=9)
-        return int(state["ExitCode"]), log.decode(errors="replace")
+        return int(state["ExitCode"]), log
 
     def out_of_memory(self, box: str, patience: float = 0) -> bool:
         """Whether the box, or a process in it, was killed for want of memory.
@@ -188,16 +188,15 @@ class Processes(Containers):
 
     # --- what it said
 
-    def log(self, box: str, *, lines: int) -> bytes:
-        with translated(box):
-            return bytes(self.api.logs(box, tail=lines))
+    def log(self, box: str, *, lines: int | None = None, since: float | None = None) -> str:
+        """The end of a box's output, both streams in one."""
+        parts = self.logs(box, lines=lines, since=since)
+        return b"".join(part for _, part in parts).decode(errors="replace")
 
     def log_of_this_run(self, box: str) -> str:
         """What a box has said since it was started last."""
         started = datetime.fromisoformat(f"{self.state(box)['StartedAt'][:26]}+00:00")
-        with translated(box):
-            log: bytes = self.api.logs(box, since=started.timestamp())
-        return log.decode(errors="replace")
+        return self.log(box, since=started.timestamp())
 
     def logs(
         self,
@@ -228,11 +227,6 @@ class Processes(Containers):
                         yield STDOUT, data
                     else:
                         yield from ((stream, bytes(part)) for stream, part in frames.pieces(data))
-
-    def follow_log(self, box: str) -> Iterator[bytes]:
-        """What it says from now on; its whole log would push what we printed out of the window."""
-        with translated(box):
-            yield from self.api.logs(box, stream=True, follow=True, tail=0)
 
 
 def _hijacked(answer: Any) -> Hijacked:
