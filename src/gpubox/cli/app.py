@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -212,13 +212,14 @@ class App:
 
     @contextmanager
     def gpus_awake(self, wanted: bool = True) -> Iterator[None]:
-        """Keep this machine's GPUs awake for several looks: to wake them up can take seconds."""
-        if not wanted or not self.endpoint.local:
-            yield
-            return
-        from gpubox.gpus import nvml
+        """For several looks at this machine's GPUs: without it each look would wake them up anew,
+        which can take seconds."""
+        with ExitStack() as held:
+            with suppress(GpuboxError):  # of the endpoint: whoever asks the engine will say so
+                if wanted and self.endpoint.local:
+                    from gpubox.gpus import nvml
 
-        with nvml.awake():
+                    held.enter_context(nvml.awake())
             yield
 
     def refuse_past_slurm(self, hint: str) -> None:

@@ -18,7 +18,6 @@ from gpubox.gpus.machine import absent
 from gpubox.images import demands, fits, pull
 from gpubox.plan.allocation import asked_gpus
 from gpubox.plan.backend import backend, is_gated
-from gpubox.plan.facts import Facts
 from gpubox.profile.layers import COMMAND_LINE
 from gpubox.values import ALL_GPUS, NO_GPUS
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from gpubox.engine.engine import Engine
     from gpubox.engine.images import LocalImage
     from gpubox.gpus.machine import Gpu, Machine
-    from gpubox.plan.facts import EngineFacts
+    from gpubox.plan.facts import EngineFacts, Facts
     from gpubox.plan.plan import Plan
     from gpubox.profile.profile import Profile
 

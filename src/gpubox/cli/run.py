@@ -229,13 +229,15 @@ def _with_engine(facts: Facts, profile: Profile, launch: Launch) -> Facts:
 def printed(request: Request, *, exported: bool = False) -> Plan:
     """The plan as it would be now; what it assumes is said. Changes nothing, asks only briefly."""
     app, planned = request.app, _planner(request)
-    facts = replace(_facts(request), printed=True, exported=exported)
-    if _wants_gpus(request.profile):
-        try:
-            launch = _launch(request, planned, app.connect(briefly=True))
-            facts = _with_engine(facts, request.profile, launch)
-        except GpuboxError as error:
-            app.screen.say(f"assumed: an engine that knows --gpus ({error.problem})")
+    wants_gpus = _wants_gpus(request.profile)
+    with app.gpus_awake(wants_gpus):
+        facts = replace(_facts(request), printed=True, exported=exported)
+        if wants_gpus:
+            try:
+                launch = _launch(request, planned, app.connect(briefly=True))
+                facts = _with_engine(facts, request.profile, launch)
+            except GpuboxError as error:
+                app.screen.say(f"assumed: an engine that knows --gpus ({error.problem})")
     plan = planned(facts)
     if plan.choice:
         app.screen.say(plan.choice)

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import docker
-import docker.auth
 import docker.errors
 import docker.tls
 import docker.utils.config

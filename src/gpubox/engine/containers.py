@@ -9,11 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import docker
-import docker.auth
 import docker.errors
-import docker.tls
-import docker.utils.config
 import msgspec
 import requests.exceptions
 from docker.models import containers

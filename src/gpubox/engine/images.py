@@ -9,11 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import docker
 import docker.auth
 import docker.errors
-import docker.tls
-import docker.utils.config
 import msgspec
 
 from gpubox import values
@@ -149,8 +146,7 @@ class Images(Connection):
             if not self.image(name):
                 raise
         if not keep:
-            with translated(image), suppress(docker.errors.NotFound):
-                self.api.remove_image(image)
+            self.remove_image(image)
 
     def remove_image(self, image: str) -> None:
         with translated(image), suppress(docker.errors.NotFound):

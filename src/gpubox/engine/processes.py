@@ -11,11 +11,7 @@ from contextlib import closing, suppress
 from datetime import datetime
 from typing import Any
 
-import docker
-import docker.auth
 import docker.errors
-import docker.tls
-import docker.utils.config
 import msgspec
 import requests.exceptions
 

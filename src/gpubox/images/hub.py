@@ -115,9 +115,9 @@ def addresses() -> Addresses:
 # --- what is asked
 
 
-def tag(repository: str, name: str, at: Addresses | None = None) -> HubTag | None:
+def tag(repository: str, name: str) -> HubTag | None:
     """The tag of a repository like `nvidia/cuda`; None where the Hub says that there is none."""
-    about, tags = f"{repository}:{name}", _tags_of(repository, at or addresses())
+    about, tags = f"{repository}:{name}", _tags_of(repository)
     url = f"{tags}/{quote(name, safe='')}"
     answer = _asked(about, url)
     found = _object(about, url, answer)
@@ -138,16 +138,15 @@ def _must_show(about: str, url: str, repository: str) -> None:
         raise HubUnknown(about, reason, "check the name; docker login logs in")
 
 
-def like(repository: str, text: str, at: Addresses | None = None) -> list[HubTag]:
+def like(repository: str, text: str) -> list[HubTag]:
     """Tags whose name holds `text`, if any, the newest first; no more than a few pages of them."""
-    at = at or addresses()
     query = urlencode({"page_size": _PAGE} | ({"name": text} if text else {}))
-    return list(_pages(repository, f"{_tags_of(repository, at)}?{query}", at.tags))
+    return list(_pages(repository, f"{_tags_of(repository)}?{query}"))
 
 
-def pulls(repository: str, name: str, at: Addresses | None = None) -> Pulls:
+def pulls(repository: str, name: str) -> Pulls:
     """Whether the registry has the manifest, and the caller's pull limit: a HEAD, which is free."""
-    at = at or addresses()
+    at = addresses()
     about, path = f"{repository}:{name}", quote(_full(repository))
     scope = urlencode(
         {"service": "registry.docker.io", "scope": f"repository:{_full(repository)}:pull"}
@@ -172,9 +171,10 @@ def pulls(repository: str, name: str, at: Addresses | None = None) -> Pulls:
     )
 
 
-def _tags_of(repository: str, at: Addresses) -> str:
+def _tags_of(repository: str) -> str:
     namespace, _, name = _full(repository).partition("/")
-    return f"{at.tags}/v2/namespaces/{quote(namespace)}/repositories/{quote(name, safe='')}/tags"
+    base = f"{addresses().tags}/v2/namespaces/{quote(namespace)}"
+    return f"{base}/repositories/{quote(name, safe='')}/tags"
 
 
 def _full(repository: str) -> str:
@@ -192,8 +192,8 @@ def _counted(header: str) -> tuple[int | None, int | None]:
 # --- what is answered
 
 
-def _pages(repository: str, url: str, base: str) -> Iterator[HubTag]:
-    about = repository
+def _pages(repository: str, url: str) -> Iterator[HubTag]:
+    about, base = repository, addresses().tags
     for number in range(_PAGES):
         try:
             answer = _asked(about, url)
