@@ -28,7 +28,7 @@ from gpubox.images.recipe import NVIDIA, recipe
 from lab.apt import AptRepository, fill
 from lab.debian import DEBIAN, import_debian
 from lab.engine import PrivateEngine
-from lab.images import STAND_IN
+from lab.images import STAND_IN, hand_over
 from lab.program import Gpubox
 from lab.registry import Registry
 from lab.waiting import wait_until
@@ -315,8 +315,7 @@ def test_a_base_is_pulled_through_the_registry_and_keeps_its_name(
 ) -> None:
     there = f"{registry.address}/library/ubuntu:16.04"
     client.images.get(DEBIAN).tag(there)
-    client.images.push(there)
-    client.images.remove(there)
+    hand_over(client, there)
     del build.options["--base"]
     done = build(PROFILE, env={"GPUBOX_REGISTRY": registry.address})
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.hub import Fault, Hub, hub_tag
-from lab.images import STAND_IN, build_stand_in
+from lab.images import STAND_IN, build_stand_in, hand_over
 from lab.nvml import MACHINES, Machine
 from lab.program import Gpubox
 from lab.registry import Registry
@@ -211,8 +211,7 @@ def test_another_registry_is_asked_through_the_engine(
     image = f"{registry.address}/lab/asked:1"
     client = docker.DockerClient(base_url=engine.host)
     build_stand_in(engine.host, image)
-    client.images.push(image)
-    client.images.remove(image)
+    hand_over(client, image)
     client.close()
     done = gpubox("images", "--remote", image)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from lab.engine import Kind, PrivateEngine
-from lab.images import STAND_IN, build_stand_in
+from lab.images import STAND_IN, build_stand_in, hand_over
 from lab.nvml import MACHINES, Machine
 from lab.program import Gpubox
 from lab.registry import Registry
@@ -161,8 +161,7 @@ def test_an_open_version_is_the_one_for_this_machine_and_says_why(
     fits = "nvidia/cuda:12.4.1-cudnn-devel-ubuntu22.04"
     client = docker.DockerClient(base_url=stable_engine.host)
     build_stand_in(stable_engine.host, f"{registry.address}/{fits}")
-    assert '"error"' not in client.images.push(f"{registry.address}/{fits}")
-    client.images.remove(f"{registry.address}/{fits}")
+    hand_over(client, f"{registry.address}/{fits}")
     client.close()
     there = nvml(MACHINES["1080ti-535"]) | {"GPUBOX_REGISTRY": registry.address}
     done = gpubox(*RUN, "--rm", "cuda12", "echo", "hello", env=there)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
-import tarfile
 import termios
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +23,7 @@ import pytest
 from docker import DockerClient
 
 from lab.engine import PrivateEngine
-from lab.images import STAND_IN, build_stand_in
+from lab.images import STAND_IN, build_stand_in, hand_over, tarred
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry, Throttle
@@ -63,17 +61,6 @@ def publish(
         assert not [event for event in events if "error" in event]
     finally:
         api.close()
-
-
-def tarred(files: dict[str, bytes]) -> io.BytesIO:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    packed.seek(0)
-    return packed
 
 
 @pytest.fixture(scope="module")
@@ -304,8 +291,7 @@ def test_pull_always_gets_what_is_newer(
 ) -> None:
     image = f"{registry.address}/lab/newer:1"
     build_stand_in(stable_engine.host, image)
-    client.images.push(image)
-    client.images.remove(image)
+    hand_over(client, image)
     container = client.containers.run(STAND_IN, ["touch", "/old"], detach=True)
     container.wait()
     container.commit(f"{registry.address}/lab/newer", "1")  # what is here is another one
@@ -542,8 +528,7 @@ def test_a_name_that_is_wanted_too_stays_however_it_is_spelt(
 ) -> None:
     there = f"{mirror.address}/team/latest"
     client.images.get(STAND_IN).tag(there)
-    client.images.push(there)
-    client.images.remove(there)
+    hand_over(client, there)
     assert fronted("pull", "team/latest", there).returncode == 0
     assert tags(client) == {STAND_IN, "team/latest:latest", f"{there}:latest"}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from docker import DockerClient
 
 from lab.errors import LabError
 from lab.machine import INSTALL
@@ -19,7 +20,7 @@ DOCKERFILE = REPOSITORY / "Dockerfile.test"
 
 def build_stand_in(host: str, *tags: str) -> str:
     """Builds `Dockerfile.test` on the engine at `host` as STAND_IN and as `tags`; its image id."""
-    context = _tar({"Dockerfile": DOCKERFILE.read_bytes(), "busybox": busybox().read_bytes()})
+    context = tarred({"Dockerfile": DOCKERFILE.read_bytes(), "busybox": busybox().read_bytes()})
     api: Any = docker.APIClient(base_url=host, version="auto")
     try:
         events = api.build(
@@ -48,7 +49,7 @@ def busybox() -> Path:
     raise LabError("no static busybox on this machine", INSTALL)
 
 
-def _tar(files: dict[str, bytes]) -> io.BytesIO:
+def tarred(files: dict[str, bytes]) -> io.BytesIO:
     """A build context in memory; times are zero, so that the engine's build cache holds."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
@@ -58,3 +59,9 @@ def _tar(files: dict[str, bytes]) -> io.BytesIO:
             tar.addfile(member, io.BytesIO(content))
     packed.seek(0)
     return packed
+
+
+def hand_over(client: DockerClient, image: str) -> None:
+    """Push an image to the registry that its name begins with, and forget it here."""
+    assert '"error"' not in client.images.push(image)
+    client.images.remove(image)
