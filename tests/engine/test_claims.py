@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -292,10 +292,12 @@ def test_whatever_starts_restarts_stops_and_is_killed_no_gpu_has_two_boxes(
     begun = time.time()
     with no_gpu_has_two(eight):
         callers = [lab.gpubox.begin(*words) for words in what]
-        victims = chance.sample(callers, len(callers) // 3)
-        for number, victim in enumerate(victims, 1):  # one dies as each container is made
-            wait_until(partial(is_time, lab, begun, number, victim), 60, what="a container")
-            victim.kill()
+        victims = []
+        for made in range(1, len(callers) // 3 + 1):  # one at work dies as each container is made
+            wait_until(partial(is_time, lab, begun, made, callers), 60, what="a container")
+            if at_work := [caller for caller in callers if caller.poll() is None]:
+                victims.append(chance.choice(at_work))
+                victims[-1].kill()
         for process in callers:
             process.wait(timeout=300)
         while len(held(eight)) < 8:  # what is left is free, whatever the dead had begun
@@ -306,9 +308,12 @@ def test_whatever_starts_restarts_stops_and_is_killed_no_gpu_has_two_boxes(
     lab.docker("rm", "-f", *lab.docker("ps", "-aq").split())
 
 
-def is_time(lab: Workstation, begun: float, number: int, victim: subprocess.Popen[bytes]) -> bool:
-    """Whether so many containers were made, or the victim is through."""
-    return len(made_since(lab, begun)) >= number or victim.poll() is not None
+def is_time(
+    lab: Workstation, begun: float, number: int, callers: Sequence[subprocess.Popen[bytes]]
+) -> bool:
+    """Whether so many containers were made, or all callers are through."""
+    through = all(caller.poll() is not None for caller in callers)
+    return len(made_since(lab, begun)) >= number or through
 
 
 def at_eight(
