@@ -491,7 +491,7 @@ def test_nothing_is_left_of_a_build_that_is_left_by_ctrl_c(
 ) -> None:
     with building(build, repository) as child:
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (130, b""), err
     assert b"Traceback" not in err and b"Get:" not in err
 
@@ -501,7 +501,7 @@ def test_an_engine_that_dies_meanwhile_is_told_so(
 ) -> None:
     with building(build, repository) as child:
         stable_engine.kill()
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=60)
     # what it has made so far is found again by the next build
     assert child.returncode == 1
     assert b"the connection to the engine broke" in err

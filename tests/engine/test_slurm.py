@@ -239,7 +239,7 @@ def test_a_terminal_by_srun_is_one_in_the_box_and_ends_with_it(cluster: Cluster)
         env=cluster.gpubox.env,
         cwd=str(cluster.gpubox.cwd),
         encoding="utf-8",
-        timeout=30,
+        timeout=60,
     )
     shell.expect("#")
     shell.sendline("touch /tmp/deaf; tty; echo $SLURM_JOB_ID.")

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], deadline: float = 30.0, *, what: str = "") -> T:
+def wait_until(predicate: Callable[[], T], deadline: float = 60.0, *, what: str = "") -> T:
     """The first truthy answer of `predicate`; TimeoutError after `deadline` seconds without one."""
     end = time.monotonic() + deadline
     while not (answer := predicate()):

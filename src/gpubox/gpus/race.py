@@ -53,13 +53,14 @@ class Race(msgspec.Struct, frozen=True):
     1. `when_free`: choose GPUs by the facts; while others have them, wait, look and choose again.
     2. The caller creates a box, or a `Ticket`, with its claim to them in a label.
     3. `win`: look at all claims, and do what `contest.verdict` says until it is `start` or lost.
-       A rival that is only created and does not move for `_PATIENCE` seconds is removed: its
-       starter was killed, or is slow and cannot start what is gone.
+       A rival that has been seen only created for `_PATIENCE` seconds, in this round or before,
+       is removed: its starter was killed, or is slow and cannot start what is gone.
     4. It may start: the caller starts the box. It has lost: the caller removes the box, waits by
        `outlast` until the winners have started or are gone, and begins again at 1.
 
     `until` is the time of the monotonic clock up to which `when_free` waits. Where `signals` are
     held, one that would end us interrupts every wait; it is raised again when they are released.
+    `undecided` has, for each claim that was seen only created, the time when it was seen first.
     """
 
     engine: Engine
@@ -67,6 +68,7 @@ class Race(msgspec.Struct, frozen=True):
     voice: Voice
     until: float = 0
     signals: terminal.Signals | None = None
+    undecided: dict[str, float] = msgspec.field(default_factory=dict)
 
     def heeding(self, signals: terminal.Signals) -> Race:
         return replace(self, signals=signals)
@@ -92,9 +94,8 @@ class Race(msgspec.Struct, frozen=True):
 
         `excluding` is the id of the box that it stands for or replaces, which is no rival.
         """
-        first_seen = dict[str, float]()
         while True:
-            seen = self.survey.claims(holdings)
+            seen = self._look(holdings)
             mine = next((claim for claim in seen if claim.id == box), None)
             if mine is None:
                 raise Lost
@@ -103,23 +104,31 @@ class Race(msgspec.Struct, frozen=True):
                 raise Lost(verdict.others)
             if verdict.do == "start":
                 return
-            self._wait_for(verdict.others, first_seen)
+            self._wait_for(verdict.others)
 
     def outlast(self, winners: Sequence[Claim], holdings: Sequence[Holding]) -> None:
         """Wait until none of the winners is only created: each has started, or is gone."""
-        first_seen, ids = dict[str, float](), {winner.id for winner in winners}
+        ids = {winner.id for winner in winners}
         while True:
-            seen = self.survey.claims(holdings)
+            seen = self._look(holdings)
             undecided = [claim for claim in seen if claim.id in ids and claim.state == "created"]
             if not undecided:
                 return
-            self._wait_for(undecided, first_seen)
+            self._wait_for(undecided)
 
-    def _wait_for(self, rivals: Sequence[Claim], first_seen: dict[str, float]) -> None:
-        """Wait a moment; remove a rival that has been `first_seen` over `_PATIENCE` seconds ago."""
+    def _look(self, holdings: Sequence[Holding]) -> list[Claim]:
+        """All claims; those that are only created are remembered."""
+        seen, now = self.survey.claims(holdings), time.monotonic()
+        for claim in seen:
+            if claim.state == "created":
+                self.undecided.setdefault(claim.id, now)
+        return seen
+
+    def _wait_for(self, rivals: Sequence[Claim]) -> None:
+        """Wait a moment; remove the rivals that are undecided for too long."""
         now = time.monotonic()
         for rival in rivals:
-            if now - first_seen.setdefault(rival.id, now) > _PATIENCE:
+            if now - self.undecided[rival.id] > _PATIENCE:
                 self.engine.remove_unstarted(rival.id)
         self.pause(_PULSE)
 
