@@ -10,6 +10,7 @@ import click
 from gpubox.cli.app import App
 from gpubox.cli.run import printed
 from gpubox.cli.words import OWN, command, request
+from gpubox.profile.layers import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,13 +37,12 @@ def export_command() -> None:
 
 def _compose(app: App, parameters: dict[str, Any]) -> int:
     from gpubox.plan import export
-    from gpubox.profile import layers
 
     plan, folder = _plan(app, parameters), str(app.caller.folder)
     _say(app, export.compose_notes(plan, folder))
     made_of = f"the profile {plan.profile} of gpubox, by gpubox export compose"
     comments = (made_of, *export.gpu_note(plan, "docker compose"))
-    text = layers.write(export.compose(plan, folder))
+    text = write(export.compose(plan, folder))
     _print("".join(f"# {comment}\n" for comment in comments) + text)
     return 0
 

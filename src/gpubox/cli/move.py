@@ -14,6 +14,7 @@ from gpubox.cli.words import SHARE, WAIT, patience
 from gpubox.errors import EngineError, GpuboxError, UsageError
 from gpubox.gpus.machine import called
 from gpubox.values import NO_GPUS
+from gpubox.values import gpus as read_gpus
 
 if TYPE_CHECKING:
     from gpubox.boxes.boxes import Box
@@ -80,10 +81,8 @@ def _refuse_past_slurm(this: App, box: Box, asked: Gpus) -> None:
 
 
 def _asked(text: str) -> Gpus:
-    from gpubox import values
-
     try:
-        return values.gpus(text)
+        return read_gpus(text)
     except ValueError as error:
         raise UsageError(f"--gpus: {error}") from None
 

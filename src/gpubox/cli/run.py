@@ -17,7 +17,7 @@ from gpubox.cli.app import App, app
 from gpubox.cli.words import DASHES, SPECS, BoxCommand, Request, command, request
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.profile.layers import COMMAND_LINE
-from gpubox.values import Mount, is_path, size_text
+from gpubox.values import Mount, data_folder, is_path, size_text
 
 if TYPE_CHECKING:
     from gpubox.boxes.foreground import Outcome
@@ -111,16 +111,14 @@ def _mounting(folder: Mount) -> str:
 
 def _spec(app: App, word: str) -> dict[str, str] | str | None:
     """A SPEC: a folder as a long volume, a dataset as its word; None for anything else."""
-    from gpubox import values
-
     name = word.partition(":")[0]
     if name in app.config.datasets():
         return word
     source, colon, rest = word.partition(":")
-    if not colon or not (rest.startswith("/") or values.is_path(source)):
+    if not colon or not (rest.startswith("/") or is_path(source)):
         return None
     try:
-        folder = values.data_folder(word, app.caller.folder)
+        folder = data_folder(word, app.caller.folder)
     except ValueError as error:
         raise UsageError(str(error)) from None
     return {

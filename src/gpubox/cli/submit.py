@@ -14,6 +14,7 @@ import click
 from gpubox.cli.app import App
 from gpubox.cli.words import OWN, BoxCommand, Request, command, request
 from gpubox.errors import ProfileError
+from gpubox.values import NO_GPUS
 
 if TYPE_CHECKING:
     from gpubox.plan.plan import Plan
@@ -84,7 +85,6 @@ def _planned(request: Request) -> Plan:
 def _gpus(request: Request) -> int:
     """How many Slurm is asked for."""
     from gpubox.slurm import batch
-    from gpubox.values import NO_GPUS
 
     profile = request.profile
     asked = profile.gpus if profile.gpus is not None else NO_GPUS

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gpubox import values
 from gpubox.errors import GpuboxError, ProfileError, UsageError, did_you_mean
-from gpubox.images.catalog import AUTO
+from gpubox.images import catalog
 from gpubox.profile.layers import BUILT_IN, COMMAND_LINE, Layer, Located, from_flags, interpolate
 from gpubox.profile.settings import BY_KEY, SETTINGS, Item, Setting
 
@@ -190,14 +191,10 @@ class Config(msgspec.Struct, frozen=True):
 
     def nearest(self, word: str) -> str:
         """The hint for a word that is no profile."""
-        from gpubox.images import catalog
-
         meant = catalog.nearest_name(word)
         return f"did you mean '{meant}'?" if meant else did_you_mean(word, self.names())
 
     def _is_image_or_cuda(self, word: str) -> bool:
-        from gpubox.images import catalog
-
         return "/" in word or ":" in word or catalog.parse_name(word) is not None
 
     def profile(
@@ -245,8 +242,6 @@ class Config(msgspec.Struct, frozen=True):
 
     def _unwritten(self, word: str) -> Merged:
         """The settings of a word that no file defines: an image, or the name of a CUDA image."""
-        from gpubox.images import catalog
-
         if "/" in word or ":" in word:
             try:
                 values.reference(word)
@@ -361,12 +356,10 @@ class Config(msgspec.Struct, frozen=True):
             raise ProfileError(
                 where, f"profiles.{word}", "no image", "write image: NAME or cuda: VERSION"
             )
-        from gpubox.images import catalog
-
         cudnn, flavor, os = (_item_of(merged, key) for key in CUDA_GROUP[1:])
         choice = catalog.CudaChoice(
             cuda=cuda.value,
-            cudnn=cudnn.value.replace(AUTO, "") if cudnn else None,
+            cudnn=cudnn.value.replace(catalog.AUTO, "") if cudnn else None,
             flavor=flavor.value if flavor else "devel",
             os=os.value if os else None,
         )
@@ -472,8 +465,6 @@ def _dataset(name: str, located: Located) -> values.Mount:
 
 def _at(mount: values.Mount, text: str) -> values.Mount:
     """The mount, moved and made read-only or writable as `[BOX_PATH][:ro|:rw]` says."""
-    from msgspec.structs import replace
-
     path, _, mode = ("", "", text) if text in ("ro", "rw") else text.partition(":")
     if mode not in ("", "ro", "rw"):
         raise ValueError(f"'{mode}' is neither ro nor rw")
