@@ -47,7 +47,7 @@ def _use(request: Request, mount: Mount) -> tuple[checks.Use, str]:
     """What a folder is mounted for, and the key that says so."""
     if mount == request.profile.workspace:
         return "workspace", "workspace"
-    if mount.target in (request.profile.merged.get("volumes") or ()):
+    if mount.target in request.profile.said("volumes"):
         return "data" if mount.target in request.data else "volume", "volumes"
     return "data", "datasets"
 

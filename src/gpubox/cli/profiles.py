@@ -70,16 +70,13 @@ def _row(item: dict[str, Any]) -> tuple[str, ...]:
 
 def _settings(profile: Profile) -> list[tuple[str, str, str]]:
     """Each value of a profile with where it was said, the image first."""
-    from gpubox.profile.settings import SETTINGS, Item
+    from gpubox.profile.settings import SETTINGS
 
     rows = [("image", profile.image, profile.image_where)]
     for setting in SETTINGS:
-        found = profile.merged.get(setting.key)
-        if found is None or setting.key in ("image", "extends"):
-            continue
-        items = {"": found} if isinstance(found, Item) else found
-        for name, item in items.items():
-            rows.append((setting.key, _text(setting, name, item.value), item.where))
+        if setting.key not in ("image", "extends"):
+            for name, item in profile.said(setting.key).items():
+                rows.append((setting.key, _text(setting, name, item.value), item.where))
     return rows
 
 

@@ -98,8 +98,8 @@ def _nothing_to_mount(app: App, words: list[str]) -> UsageError:
 
 def _greeting(request: Request) -> list[str]:
     """What is mounted by a dataset's name or a SPEC, and whether it can be written."""
-    said = (request.profile.merged or {}).get("datasets") or {}
-    asked = {target for target, item in said.items() if item.where == COMMAND_LINE}
+    datasets = request.profile.said("datasets")
+    asked = {target for target, item in datasets.items() if item.where == COMMAND_LINE}
     targets = asked | request.data
     return [_mounting(folder) for folder in request.profile.volumes if folder.target in targets]
 

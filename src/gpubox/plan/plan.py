@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-import msgspec
 from msgspec.structs import replace
 
 from gpubox import __version__, values
@@ -20,7 +19,7 @@ from gpubox.plan.allocation import Allocation, allocation, asked_gpus
 from gpubox.plan.backend import backend, ignores_devices, refuse
 from gpubox.plan.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
 from gpubox.plan.facts import Ask, Caller, Facts, Kind, home_of
-from gpubox.profile.profile import Profile
+from gpubox.profile.profile import AsAsked, Profile
 from gpubox.slurm import jobs
 
 LABEL = "gpubox."
@@ -34,7 +33,7 @@ _SECRET = re.compile(
 )
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(AsAsked, frozen=True, kw_only=True):
     """Everything about a box: nothing is left to decide. Attributes have the settings' names.
 
     `notes` are sentences that the person should read, on assumptions and surprises; `reasons` say
@@ -52,30 +51,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     detach: bool
     tty: bool
     interactive: bool
-    pull_policy: str
     gpus: GpuRequest
     environment: tuple[Variable, ...]
     labels: tuple[tuple[str, str], ...]
-    volumes: tuple[values.Mount, ...]
     ports: tuple[values.Port, ...]
     env_file: tuple[EnvFile, ...] = ()
     entrypoint: tuple[str, ...] = ()
     working_dir: str | None = None
     user: str | None = None
     shm_size: int | None = None
-    ipc: str | None = None
-    ulimits: tuple[values.Ulimit, ...] = ()
-    mem_limit: int | None = None
-    cpus: int | None = None
-    network_mode: str | None = None
     hostname: str | None = None
-    restart: str | None = None
-    init: bool | None = None
-    rm: bool = False
     cap_add: tuple[str, ...] = ()
     security_opt: tuple[SecurityOption, ...] = ()
-    devices: tuple[values.Device, ...] = ()
-    registry: str | None = None
     rows_columns: tuple[int, int] | None = None
     group_add: tuple[str, ...] = ()
     as_caller: Caller | None = None
@@ -115,6 +102,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     as_caller = _is_caller(profile, caller)
     ports, port_notes = _ports(profile, ask, facts, kind)
     return Plan(
+        **{key: getattr(profile, key) for key in AsAsked.__struct_fields__},
         name=name,
         image=image,
         profile=profile.name,
@@ -124,30 +112,18 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         detach=ask.detach,
         tty=tty,
         interactive=interactive,
-        pull_policy=profile.pull_policy,
         gpus=GpuRequest(gpus, backend(gpus, facts.engine, hook_refused=facts.hook_refused)),
         environment=_environment(profile, ask, allocated, facts, kind),
         env_file=_env_files(profile, facts),
         labels=_labels(profile, kind, allocated, facts),
-        volumes=profile.volumes,
         ports=ports,
         working_dir=profile.working_dir
         or (profile.workspace.target if profile.workspace else None),
         user=_user(profile, caller),
         shm_size=None if shares_memory(profile.ipc) else profile.shm_size,
-        ipc=profile.ipc,
-        ulimits=profile.ulimits,
-        mem_limit=profile.mem_limit,
-        cpus=profile.cpus,
-        network_mode=profile.network_mode,
         hostname=_hostname(profile, name, facts),
-        restart=profile.restart,
-        init=profile.init,
-        rm=profile.rm,
         cap_add=_capabilities(profile.cap_add),
         security_opt=_security(profile, facts),
-        devices=profile.devices,
-        registry=profile.registry,
         rows_columns=caller.rows_columns if tty else None,
         group_add=_other_groups(caller) if as_caller else (),
         as_caller=caller if as_caller else None,

@@ -49,19 +49,37 @@ ELSEWHERE = {
 Merged = dict[str, Item | dict[str, Item]]
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
+class AsAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that a box gets just as its profile says them; None or empty where it does not.
+
+    Sizes are bytes, `cpus` billionths of a CPU. Volumes include datasets and the workspace.
+    """
+
+    pull_policy: str = "missing"
+    registry: str | None = None
+    volumes: tuple[values.Mount, ...] = ()
+    devices: tuple[values.Device, ...] = ()
+    ulimits: tuple[values.Ulimit, ...] = ()
+    mem_limit: int | None = None
+    cpus: int | None = None
+    ipc: str | None = None
+    network_mode: str | None = None
+    restart: str | None = None
+    init: bool | None = None
+    rm: bool = False
+
+
+class Profile(AsAsked, frozen=True, kw_only=True):
     """A named set of settings after all layers are merged; what no layer says is None or empty.
 
-    `images` are the candidates for this machine, the most wanted one, `image`, first. Sizes are
-    bytes, `cpus` billionths of a CPU. `merged` keeps each value with the place where it was
-    written.
+    `images` are the candidates for this machine, the most wanted one, `image`, first. `merged`
+    keeps each value with the place where it was written.
     """
 
     name: str
     images: tuple[str, ...]
     image_where: str
     description: str = ""
-    pull_policy: str = "missing"
     gpus: values.Gpus | None = None
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
@@ -71,24 +89,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     env_file: tuple[str, ...] = ()
     user: str | None = None
     ports: tuple[values.Port, ...] = ()
-    volumes: tuple[values.Mount, ...] = ()
     shm_size: int | None = None
-    ipc: str | None = None
-    ulimits: tuple[values.Ulimit, ...] = ()
-    mem_limit: int | None = None
-    cpus: int | None = None
-    network_mode: str | None = None
     hostname: str | None = None
     labels: Mapping[str, str] = {}
-    restart: str | None = None
-    init: bool | None = None
-    rm: bool = False
     cap_add: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
-    devices: tuple[values.Device, ...] = ()
     slurm: tuple[str, ...] = ()
-    registry: str | None = None
-    merged: Any = None
+    merged: Merged = {}
 
     @property
     def image(self) -> str:
@@ -97,15 +104,19 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_auto(self) -> bool:
         """Whether `cuda` is `auto` or only a major version: the newest that this machine runs."""
-        cuda = (self.merged or {}).get("cuda")
-        return isinstance(cuda, Item) and "." not in str(cuda.value)
+        cuda = self.said("cuda").get("")
+        return cuda is not None and "." not in cuda.value
+
+    def said(self, key: str) -> Mapping[str, Item]:
+        """What was written for a setting: its items by key, or its one value under an empty key."""
+        found = self.merged.get(key, {})
+        return {"": found} if isinstance(found, Item) else found
 
     def where(self, key: str, item: str = "") -> str:
         """Where a setting, or one item of a collection, was written."""
-        setting = (self.merged or {}).get(key)
-        if isinstance(setting, dict):
-            setting = setting.get(item)
-        return setting.where if setting else BUILT_IN
+        written = self.said(key)
+        found = written.get("") or written.get(item)
+        return found.where if found else BUILT_IN
 
 
 class Config(msgspec.Struct, frozen=True):
