@@ -95,10 +95,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     gpus = allocated.gpus
     image, choice = _image(profile, gpus, facts)
     _refuse_what_is_ignored(profile, gpus, facts)
-    words = ask.command or profile.command
-    if kind == "jupyter" and not words and not profile.entrypoint:
-        words = _server(profile, ask, facts)
-    entrypoint, command = _program(profile.entrypoint, words)
+    entrypoint, command = _program(profile, ask, facts, kind)
     as_caller = _is_caller(profile, caller)
     ports, port_notes = _ports(profile, ask, facts, kind)
     return Plan(
@@ -195,10 +192,16 @@ def _streams(ask: Ask, kind: Kind, caller: Caller) -> tuple[bool, bool]:
 
 
 def _program(
-    entrypoint: tuple[str, ...], command: tuple[str, ...]
+    profile: Profile, ask: Ask, facts: Facts, kind: Kind
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """`docker run --entrypoint` takes one word, so further ones become the command's first."""
-    return entrypoint[:1], (*entrypoint[1:], *command)
+    """Entrypoint and command.
+
+    `docker run --entrypoint` takes one word, so further ones become the command's first.
+    """
+    first, words = profile.entrypoint, ask.command or profile.command
+    if kind == "jupyter" and not words and not first:
+        words = _server(profile, ask, facts)
+    return first[:1], (*first[1:], *words)
 
 
 # --- names and labels
