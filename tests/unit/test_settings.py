@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gpubox.cli import cli
+from gpubox.plan import docker_words
 from gpubox.plan.plan import Plan
 from gpubox.profile.layers import read, write
 from gpubox.profile.profile import Profile
@@ -116,8 +117,10 @@ def test_gpus_are_written_as_they_are_read(written: object) -> None:
     assert gpus.write(gpus.parse(said)) == written
 
 
-def test_what_is_said_of_a_setting_is_in_the_profile_and_in_the_plan() -> None:
+def test_every_setting_is_in_the_profile_and_what_docker_is_told_of_one_in_the_plan() -> None:
     profile, plan = ({field.name for field in msgspec.structs.fields(of)} for of in (Profile, Plan))
     resolved = {"extends", "datasets", "image", "cuda", "cudnn", "flavor", "os"}
     assert {setting.key for setting in SETTINGS} - resolved - profile == set()
-    assert {setting.key for setting in SETTINGS if setting.said} - plan == set()
+    turned = resolved | {"description", "command", "workspace", "slurm"}
+    assert {setting.key for setting in SETTINGS} - turned == docker_words.BY_KEY.keys()
+    assert docker_words.BY_KEY.keys() - plan == set()

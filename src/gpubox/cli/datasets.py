@@ -15,7 +15,7 @@ from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
     from gpubox.checks import Seen
-    from gpubox.profile.settings import Item
+    from gpubox.profile.readers import Item
 
 _NO_SIZE = host.Measured()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -353,6 +353,36 @@ labels = Say(
     # a list, because in a mapping Compose takes names like x-y for its extension fields
     lambda items: {"labels": [f"{key}={text}" for key, text in items]},
 )
+
+
+# --- all of them
+
+# In the order of a printed line. What is not here the plan turns into other settings.
+BY_KEY: Mapping[str, Say] = {
+    "pull_policy": pull,
+    "gpus": gpus,
+    "entrypoint": entrypoint,
+    "working_dir": option("--workdir", "working_dir"),
+    "env_file": env_files,
+    "environment": environment,
+    "user": option("--user", "user"),
+    "ports": ports,
+    "volumes": mounts,
+    "shm_size": option("--shm-size", "shm_size", text=values.size_text),
+    "ipc": option("--ipc", "ipc_mode", key="ipc"),
+    "ulimits": ulimits,
+    "mem_limit": option("--memory", "mem_limit", text=values.size_text),
+    "cpus": option("--cpus", "nano_cpus", text=values.cpus_text, key="cpus"),
+    "network_mode": option("--network", "network_mode"),
+    "hostname": option("--hostname", "hostname"),
+    "labels": labels,
+    "restart": restart,
+    "init": init,
+    "rm": remove,
+    "cap_add": each("--cap-add", "cap_add"),
+    "security_opt": security_opt,
+    "devices": devices,
+}
 
 
 def service(parts: Iterable[Service]) -> Service:

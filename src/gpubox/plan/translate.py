@@ -1,6 +1,6 @@
 """Turns a Plan into docker-py's arguments, and into one `docker run` line that does the same.
 
-Both come from the one table of settings. Pure; knows no engine.
+Both come from the one table of `docker_words`. Pure; knows no engine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 from gpubox.plan import docker_words as say
 from gpubox.plan.docker_words import Arguments, Words
 from gpubox.plan.plan import Plan
-from gpubox.profile.settings import SETTINGS
 
 
 def arguments(plan: Plan) -> Arguments:
@@ -54,5 +53,5 @@ def hidden(plan: Plan) -> list[str]:
 
 def said(plan: Plan) -> list[tuple[say.Say, object]]:
     """Every setting that has a value: how it is passed on, and the value."""
-    pairs = [(setting.said, getattr(plan, setting.key)) for setting in SETTINGS if setting.said]
+    pairs = [(way, getattr(plan, key)) for key, way in say.BY_KEY.items()]
     return [(way, value) for way, value in pairs if value is not None and value != ()]

@@ -6,7 +6,7 @@ Knows YAML and where configuration lies; knows nothing of what the keys mean.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -348,10 +348,3 @@ def _private_group(gid: int, uid: int) -> bool:
     except KeyError:
         return False
     return user.pw_gid == gid and set(group.gr_mem) <= {user.pw_name} and gid == uid
-
-
-def words(located: Located, split: Callable[[str], list[str]]) -> list[str]:
-    """The items of a list as they are, or a single text after `split`."""
-    if isinstance(located.value, list):
-        return [str(item.value if item.value is not None else "") for item in located.value]
-    return split(str(located.value))

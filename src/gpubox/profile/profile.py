@@ -17,7 +17,8 @@ from gpubox import values
 from gpubox.errors import GpuboxError, ProfileError, UsageError, did_you_mean
 from gpubox.images import catalog
 from gpubox.profile.layers import BUILT_IN, COMMAND_LINE, Layer, Located, from_flags, interpolate
-from gpubox.profile.settings import BY_KEY, SETTINGS, Item, Setting
+from gpubox.profile.readers import Item
+from gpubox.profile.settings import BY_KEY, SETTINGS, Setting
 
 TOP_LEVEL = {
     "default": "the profile, or image, that `gpubox run` starts without a name",
