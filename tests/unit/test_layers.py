@@ -25,7 +25,7 @@ gpus.pick images.offers images.building
 profile.layers profile.yaml_types profile.readers profile.settings profile.profile profile.schema
 plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend engine.faults
 plan.allocation plan.plan plan.translate plan.export plan.identity
-boxes.moved boxes.saved boxes.leftovers doctor.cdi doctor.diagnosis
+boxes.inspection boxes.moved boxes.saved boxes.leftovers doctor.cdi doctor.diagnosis
 """
 # These stand on that ground and meet the outside world.
 ABOVE = """

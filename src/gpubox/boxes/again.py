@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from gpubox.boxes.boxes import Box
+from gpubox.boxes.inspection import bound_ports
 from gpubox.boxes.ports import port_holder
 from gpubox.engine import faults
 from gpubox.engine.faults import EngineSaid
@@ -101,7 +102,7 @@ class Again(msgspec.Struct, frozen=True):
 
     def _port_taken(self, box: Box, refusal: EngineSaid) -> EngineError:
         engine = self.race.engine
-        ports = [port for port in engine.bound_ports(box.id) if str(port) in refusal.text]
+        ports = [port for port in bound_ports(engine.inspect(box.id)) if str(port) in refusal.text]
         if len(ports) != 1:
             return refusal
         return EngineError(

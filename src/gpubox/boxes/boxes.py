@@ -6,8 +6,7 @@ Pure: records and words in; records, sentences or an error that names the owner 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -16,7 +15,6 @@ from gpubox.gpus import claims
 from gpubox.values import NO_GPUS
 
 ALIVE = ("running", "paused", "restarting", "stopping")  # the last is Podman's
-Inspection = Mapping[str, Any]  # what the engine says of a container or an image, in its words
 KILLED = 137  # by SIGKILL: the kernel's, for want of memory, or somebody's
 _WHOLE_ID = 12  # characters, as Docker prints it
 _ENDED = re.compile(r"(?:Exited|Restarting) \((\d+)\) ?(.*)")
@@ -62,12 +60,6 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --- which one
-
-
-def restart_policy(inspection: Inspection) -> str:
-    """The policy by which a container starts again by itself; empty where it does not."""
-    name = str((inspection["HostConfig"].get("RestartPolicy") or {}).get("Name") or "")
-    return "" if name == "no" else name
 
 
 def meant(word: str, boxes: Sequence[Box], me: str, owner: str | None = None) -> Box:

@@ -11,11 +11,11 @@ import msgspec
 
 from gpubox import values
 from gpubox.boxes import boxes, saved
-from gpubox.boxes.boxes import Box, Inspection
+from gpubox.boxes.boxes import Box
+from gpubox.boxes.inspection import SHORT_ID, Inspection, restart_policy
 from gpubox.gpus import claims
 
 _STARTING = 60  # seconds since its creation for which a box may still be about to start
-_SHORT_ID = 12
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ def of_boxes(
 
 def _of_box(box: Box, inspection: Inspection, volumes: Mapping[str, int]) -> Spare:
     nameless = [it for it in inspection.get("Mounts") or () if saved.is_nameless(it)]
-    policy = boxes.restart_policy(inspection)
+    policy = restart_policy(inspection)
     holds = policy and claims.of_label(box.gpus) != values.NO_GPUS
     what = [
         f"box, {boxes.status(box)}",
@@ -107,7 +107,7 @@ def of_images(
     for made in disk.made:
         if made.by == me and made.id not in used and _is_spare(made.names, names):
             name = "".join(made.names).removesuffix(":latest")
-            short = made.id.removeprefix("sha256:")[:_SHORT_ID]
+            short = made.id.removeprefix("sha256:")[:SHORT_ID]
             yield Spare(name or made.id, name or short, made.alone, _what(made), box=False)
 
 

@@ -15,7 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox.boxes import moved
-from gpubox.boxes.boxes import Box, Inspection, restart_policy
+from gpubox.boxes.boxes import Box
+from gpubox.boxes.inspection import Inspection, removes_itself, restart_policy
 from gpubox.engine.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.gpus.holders import Holding, shortened
@@ -198,7 +199,7 @@ def _refuse(box: Box, inspection: Inspection) -> None:
             f"{box.name} does not run, and a stopped box has no GPU",
             f"start it first: gpubox start {box.name}",
         )
-    if inspection["HostConfig"].get("AutoRemove"):
+    if removes_itself(inspection):
         raise EngineError(
             f"{box.name} was started with --rm: as it stops it is gone, with all that is in it",
             "start another with --gpus, and keep what you need by docker cp",

@@ -10,8 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gpubox import values
-from gpubox.boxes.boxes import Inspection
+from gpubox.boxes.inspection import SHORT_ID, Inspection, variables
 from gpubox.gpus import claims
 from gpubox.gpus.holders import holds, without
 from gpubox.plan import docker_words
@@ -23,7 +22,6 @@ from gpubox.plan.plan import BY_PLACE, LABEL, NOTHING_VISIBLE, ORDER, VISIBLE
 from gpubox.values import NO_GPUS, Gpus
 
 GPUS, CLAIM = f"{LABEL}gpus", f"{LABEL}claim"
-_SHORT_ID = 12
 
 
 # --- its GPUs
@@ -104,7 +102,7 @@ def successor(
         "Labels": {**(config.get("Labels") or {}), **claim(new)},
         "Env": _lines(_environment(variables(config), new, image)),
     }
-    nobody_said = config.get("Hostname") == inspection["Id"][:_SHORT_ID]
+    nobody_said = config.get("Hostname") == inspection["Id"][:SHORT_ID]
     if nobody_said or str(host.get("NetworkMode")).startswith("container:"):
         config.pop("Hostname", None)
     config.pop("MacAddress", None)
@@ -159,7 +157,7 @@ def _as_bound(asked: Inspection, bound: Iterable[Inspection]) -> dict[str, Any]:
 
 def _endpoints(inspection: Inspection) -> dict[str, dict[str, Any]]:
     """What was asked for in each network, without the addresses that the engine chose."""
-    short = inspection["Id"][:_SHORT_ID]
+    short = inspection["Id"][:SHORT_ID]
     known = inspection["NetworkSettings"].get("Networks") or {}
     return {name: _endpoint(said, short) for name, said in known.items()}
 
@@ -181,11 +179,6 @@ def _gpu_requests(host: Inspection) -> list[Inspection]:
 
 def _is_tmpfs(mount: Inspection) -> bool:
     return mount.get("Type") == "tmpfs"
-
-
-def variables(config: Inspection) -> dict[str, str]:
-    """The variables of a container or an image."""
-    return values.variables(config.get("Env") or ())
 
 
 def _lines(variables: Mapping[str, str]) -> list[str]:

@@ -16,8 +16,9 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox import values
-from gpubox.boxes.boxes import Box, Inspection
-from gpubox.boxes.moved import forgotten, variables
+from gpubox.boxes.boxes import Box
+from gpubox.boxes.inspection import SHORT_ID, Inspection, removes_itself, variables
+from gpubox.boxes.moved import forgotten
 from gpubox.errors import UsageError
 from gpubox.gpus import claims
 from gpubox.plan import notebook
@@ -43,7 +44,6 @@ _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*")
 _LONGEST = 100  # characters of a name: it becomes an image's and a file's
 _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]+@")  # http://anna:password@proxy
 _NAMELESS = re.compile(r"[0-9a-f]{64}")
-_SHORT_ID = 12
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -170,7 +170,7 @@ def _values(
         "hostname": _hostname(box, inspection),
         "restart": _restart(host.get("RestartPolicy") or {}),
         "init": host.get("Init"),
-        "rm": bool(host.get("AutoRemove")),
+        "rm": removes_itself(inspection),
     }
     if shares_memory(said["ipc"]):
         del said["shm_size"]
@@ -225,7 +225,7 @@ def _user(box: Box, config: Inspection, image: Inspection) -> str | None:
 def _hostname(box: Box, inspection: Inspection) -> str | None:
     if str(inspection["HostConfig"].get("NetworkMode")).startswith(("host", "container:")):
         return None
-    usual = ("", hostname_of(box.name), inspection["Id"][:_SHORT_ID])
+    usual = ("", hostname_of(box.name), inspection["Id"][:SHORT_ID])
     return _unless(usual, inspection["Config"].get("Hostname"))
 
 

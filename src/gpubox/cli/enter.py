@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from gpubox.boxes.boxes import KILLED, Box, meant, out_of_memory, way_back
+from gpubox.boxes.inspection import has_terminal, killed_for_memory, removes_itself
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.cli.chosen import OWNER
@@ -102,7 +103,7 @@ def _come_back(app: App, engine: Engine, box: Box, seconds: float) -> int:
     from gpubox.screen.terminal import Signals
 
     _refuse_to_run_again(box)
-    if not engine.inspect(box.id)["Config"]["Tty"]:
+    if not has_terminal(engine.inspect(box.id)):
         raise GpuboxError(
             f"{box.name} was made without a terminal, and its shell would end at once",
             f"gpubox save {box.name} NAME and gpubox run NAME give one to its files",
@@ -159,7 +160,7 @@ def _attach(app: App, engine: Engine, box: Box) -> int:
     from gpubox.screen.terminal import Signals
 
     found = engine.inspect(box.id)
-    tty, stdin = bool(found["Config"]["Tty"]), bool(found["Config"]["OpenStdin"])
+    tty, stdin = has_terminal(found), bool(found["Config"]["OpenStdin"])
     if tty and stdin and not app.caller.at_terminal:
         raise GpuboxError(
             f"{box.name} has a terminal, and here is none",
@@ -172,7 +173,7 @@ def _attach(app: App, engine: Engine, box: Box) -> int:
             rows, columns = app.caller.rows_columns
             process.resize(rows, columns + 1)  # programs draw their screen anew if its size changes
         outcome = foreground.accompany(process, signals, tty=tty, stdin=stdin, keys=keys)
-    return _leave(app, engine, box, outcome, kept=not found["HostConfig"].get("AutoRemove"))
+    return _leave(app, engine, box, outcome, kept=not removes_itself(found))
 
 
 def _beside(
@@ -235,7 +236,7 @@ def _user(caller: Caller, user: str) -> str:
 def _leave(app: App, engine: Engine, box: Box, outcome: Outcome, *, kept: bool = True) -> int:
     """The last lines: what became of the box, and how to come back to it."""
     killed = kept and outcome.exit_code == KILLED
-    if killed and (limit := engine.killed_for_memory(box.id)) is not None:
+    if killed and (limit := killed_for_memory(engine.inspect(box.id))) is not None:
         app.screen.warn(f"{box.name} was killed: {out_of_memory(limit)}")
     if sys.stderr.isatty() and (kept or outcome.runs_on):
         if outcome.runs_on:

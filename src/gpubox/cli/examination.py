@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from gpubox import host
-from gpubox.boxes import jupyter
+from gpubox.boxes import inspection, jupyter
 from gpubox.checks import Check
 from gpubox.cli import preflight
 from gpubox.doctor import cdi, diagnosis, nvidia, trial
@@ -28,7 +28,6 @@ from gpubox.gpus import nvml
 from gpubox.gpus.machine import Gpu, Machine
 from gpubox.images import catalog, fits
 from gpubox.images.pull import order
-from gpubox.plan import notebook
 from gpubox.plan.allocation import asked_gpus
 from gpubox.plan.backend import backend, is_gated
 from gpubox.plan.facts import Caller, EngineFacts, Facts
@@ -244,7 +243,7 @@ def _box(engine: Engine, box: Box, unseen: BoxSeen) -> BoxSeen:
     try:
         return replace(
             unseen,
-            privileged=engine.is_privileged(box.id),
+            privileged=inspection.is_privileged(engine.inspect(box.id)),
             reaches_gpus=_reaches_gpus(engine, box),
             open_at=_open_at(engine, box),
         )
@@ -268,7 +267,7 @@ def _open_at(engine: Engine, box: Box) -> tuple[str, ...] | None:
         return None
     places = [diagnosis.published_at(port) for port in box.ports if port.endswith("/tcp")]
     if not places and box.kind == "jupyter":  # it has the host's own network
-        served = engine.served(box.id, notebook.KEY)
+        served = inspection.served(engine.inspect(box.id))
         places = [(served.address, served.port)]
     return tuple(
         diagnosis.address_text(*place)

@@ -15,6 +15,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gpubox.boxes import inspection
 from gpubox.cli.app import App, flags
 from gpubox.cli.run import go, say_ports, say_tunnel
 from gpubox.cli.words import Request, command, request
@@ -24,7 +25,6 @@ from gpubox.plan import notebook
 if TYPE_CHECKING:
     from gpubox.boxes.boxes import Box
     from gpubox.boxes.launch import Launch
-    from gpubox.engine.containers import Served
     from gpubox.engine.engine import Engine
     from gpubox.plan.facts import Facts
     from gpubox.plan.plan import Plan
@@ -51,13 +51,17 @@ class Server(Struct, frozen=True):
 
     box: str
     name: str
-    served: Served
+    served: inspection.Served
 
     @property
     def url(self) -> str:
         from gpubox.boxes import jupyter
 
         return jupyter.url(self.served.address, self.served.port, self.served.token)
+
+
+def _server(engine: Engine, box: str, name: str) -> Server:
+    return Server(box, name, inspection.served(engine.inspect(box)))
 
 
 def jupyter(app: App, parameters: dict[str, Any]) -> int:
@@ -143,15 +147,15 @@ def _mine(request: Request, engine: Engine) -> Box | None:
 
 def _found(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
     """Where that notebook is; an error if the person has asked for another port."""
-    served, asked = engine.served(box.id, notebook.KEY), request.ask.port
-    if asked and asked != served.port:
+    server, asked = _server(engine, box.id, box.name), request.ask.port
+    if asked and asked != server.served.port:
         raise GpuboxError(
-            f"{box.name}, your notebook of this folder, has port {served.port}, not {asked}",
+            f"{box.name}, your notebook of this folder, has port {server.served.port}, not {asked}",
             f"gpubox jupyter --new --port {asked} makes another",
         )
     if wish.settled:
         request.app.screen.warn(f"{box.name} stays as it was made; --new makes one as asked")
-    return Server(box.id, box.name, served)
+    return server
 
 
 def _again(wish: Wish, request: Request, launch: Launch, box: Box) -> Server:
@@ -168,7 +172,7 @@ def _again(wish: Wish, request: Request, launch: Launch, box: Box) -> Server:
         Again(launch.race.heeding(signals), facts, _OTHER).start(box)
     with _stopped_on_failure(engine, box.id):
         # asked again: a port that the engine chose is another one after each start
-        server = Server(box.id, box.name, engine.served(box.id, notebook.KEY))
+        server = _server(engine, box.id, box.name)
         request.app.screen.say(f"waiting for Jupyter in {box.name}")
         _wait_for_jupyter(request, engine, server)
     return server
@@ -187,7 +191,7 @@ def _made(request: Request, launch: Launch, facts: Facts) -> Server:
     while True:
         started = launch.detached(facts)
         plan = started.plan
-        server = Server(started.box, plan.name, engine.served(started.box, notebook.KEY))
+        server = _server(engine, started.box, plan.name)
         port = server.served.port
         screen.say(f"waiting for Jupyter in {server.name}")
         try:
@@ -302,7 +306,7 @@ def _print_url(wish: Wish, request: Request, engine: Engine, server: Server) -> 
     from gpubox.boxes import jupyter
 
     app, url = request.app, server.url
-    others = engine.published_ports(server.box)
+    others = inspection.published_ports(engine.inspect(server.box))
     others.pop(notebook.KEY, None)
     say_ports(app, others)
     say_tunnel(app, server.served.port, "on your own machine first: ")

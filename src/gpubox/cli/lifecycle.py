@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox.boxes.boxes import Box, restart_policy
+from gpubox.boxes.boxes import Box
+from gpubox.boxes.inspection import removes_itself, restart_policy
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.cli.chosen import BOXES, OWNER, chosen
@@ -79,7 +80,7 @@ def _stop(engine: Engine, seconds: int | None, box: Box) -> str:
         return f"{box.name} does not run"
     found = engine.inspect(box.id)
     engine.stop(box.id, seconds)
-    if found["HostConfig"].get("AutoRemove"):
+    if removes_itself(found):
         return f"{box.name} is stopped, and removed: it was started with --rm"
     policy = restart_policy(found)
     if policy and box.gpus not in ("", "none"):

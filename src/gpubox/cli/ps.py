@@ -9,6 +9,7 @@ import click
 from msgspec.structs import asdict
 
 from gpubox.boxes import boxes as records
+from gpubox.boxes import inspection
 from gpubox.cli.app import app
 from gpubox.errors import EngineError
 from gpubox.gpus.machine import SHORT_UUID
@@ -64,12 +65,11 @@ def ps_command(
 def _urls(engine: Engine, boxes: Iterable[Box], caller: str) -> dict[str, str]:
     """The addresses, with their tokens, of the caller's own notebooks that run."""
     from gpubox.boxes import jupyter
-    from gpubox.plan import notebook
 
     found = {}
     for box in boxes:
         if (box.kind, box.owner, box.state) == ("jupyter", caller, "running"):
-            served = engine.served(box.id, notebook.KEY)
+            served = inspection.served(engine.inspect(box.id))
             found[box.id] = jupyter.url(served.address, served.port, served.token)
     return found
 
@@ -80,7 +80,7 @@ def _ends(engine: Engine, boxes: Iterable[Box]) -> dict[str, str]:
     for box in boxes:
         if box.exit_code == records.KILLED:
             try:
-                limit = engine.killed_for_memory(box.id)
+                limit = inspection.killed_for_memory(engine.inspect(box.id))
             except EngineError:  # removed meanwhile
                 continue
             if limit is not None:

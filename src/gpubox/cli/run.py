@@ -13,6 +13,7 @@ import click
 from msgspec.structs import replace
 
 from gpubox.boxes.boxes import way_back
+from gpubox.boxes.inspection import published_ports
 from gpubox.cli.app import App, app
 from gpubox.cli.words import DASHES, SPECS, BoxCommand, Request, command, request
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
@@ -353,7 +354,7 @@ def _announce(request: Request, engine: Engine, started: Started) -> None:
         request.app.screen.say(translate.docker_run_line(started.plan))
     _say_notes(request, started.plan)
     if started.plan.ports:
-        say_ports(request.app, engine.published_ports(started.box))
+        say_ports(request.app, published_ports(engine.inspect(started.box)))
 
 
 def say_ports(app: App, published: Mapping[str, tuple[str, int]]) -> None:

@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import Any
 
 import docker.errors
-import msgspec
 import requests.exceptions
 from docker.models import containers
 
 from gpubox import values
-from gpubox.boxes.boxes import ALIVE, Box, restart_policy
+from gpubox.boxes.boxes import ALIVE, Box
+from gpubox.boxes.inspection import Inspection, restart_policy
 from gpubox.engine.connection import OWN, TICKET, Connection, translated
 from gpubox.engine.faults import EngineSaid
 from gpubox.errors import EngineError
@@ -27,18 +27,6 @@ from gpubox.plan.docker_words import Arguments
 _arguments_of_create = containers._create_container_args  # type: ignore[attr-defined]
 _ENDED = ("exited", "stopped", "dead")
 _HANDED_OVER_SECONDS = 0.5  # in which a request has arrived, if its answer is not waited for
-
-
-class Served(msgspec.Struct, frozen=True):
-    """Where on the engine's machine a box's server can be reached; an unknown `port` is 0.
-
-    One that is not `published` has the host's own network; its address is then its command's.
-    """
-
-    address: str
-    port: int
-    token: str
-    published: bool
 
 
 class Containers(Connection):
@@ -91,13 +79,13 @@ class Containers(Connection):
 
         It has the box's own labels, with those of `claim` instead where the box is to move.
         """
+        found = self.inspect(box)
+        own = {
+            name: text
+            for name, text in found["Config"]["Labels"].items()
+            if name.startswith("gpubox.")
+        }
         with translated(box):
-            found = self.api.inspect_container(box)
-            own = {
-                name: text
-                for name, text in found["Config"]["Labels"].items()
-                if name.startswith("gpubox.")
-            }
             made = self.api.create_container(
                 found["Image"], command=["none"], labels={**own, **(claim or {}), TICKET: box}
             )
@@ -172,7 +160,7 @@ class Containers(Connection):
 
     # --- one of them
 
-    def inspect(self, box: str) -> Mapping[str, Any]:
+    def inspect(self, box: str) -> Inspection:
         """All that the engine says of a container."""
         with translated(box):
             return dict(self.api.inspect_container(box))
@@ -189,54 +177,11 @@ class Containers(Connection):
             file = tar.extractfile(tar.getmembers()[0])
             return file.read().decode(errors="replace") if file else ""
 
-    def state(self, box: str) -> Mapping[str, Any]:
-        with translated(box):
-            return dict(self.api.inspect_container(box)["State"])
+    def state(self, box: str) -> Inspection:
+        return dict(self.inspect(box)["State"])
 
     def is_running(self, box: str) -> bool:
         return bool(self.state(box)["Running"])
-
-    def is_privileged(self, box: str) -> bool:
-        with translated(box):
-            return bool(self.api.inspect_container(box)["HostConfig"].get("Privileged"))
-
-    def killed_for_memory(self, box: str) -> int | None:
-        """The memory limit (bytes, 0 for none) of a box that was killed for it; None of another."""
-        with translated(box):
-            found = self.api.inspect_container(box)
-        return int(found["HostConfig"].get("Memory") or 0) if found["State"]["OOMKilled"] else None
-
-    def served(self, box: str, key: str) -> Served:
-        """Where a box serves its port (`8888/tcp`), or will once it runs; and its token."""
-        with translated(box):
-            found = self.api.inspect_container(box)
-        variables = values.variables(found["Config"]["Env"] or ())
-        options = values.variables(found["Config"]["Cmd"] or ())
-        ports = (found["NetworkSettings"]["Ports"] or {}, found["HostConfig"]["PortBindings"] or {})
-        bound: Mapping[str, str] = next((places[key][0] for places in ports if places.get(key)), {})
-        return Served(
-            address=bound.get("HostIp") or options.get("--ip", "127.0.0.1"),
-            port=int(bound.get("HostPort") or options.get("--port", "0")),
-            token=variables.get("JUPYTER_TOKEN", ""),
-            published=bool(bound),
-        )
-
-    def published_ports(self, box: str) -> dict[str, tuple[str, int]]:
-        """Where a running box's ports (`8888/tcp`) are really published: address and number."""
-        with translated(box):
-            bound = self.api.inspect_container(box)["NetworkSettings"]["Ports"] or {}
-        return {
-            key: (places[0]["HostIp"], int(places[0]["HostPort"]))
-            for key, places in bound.items()
-            if places
-        }
-
-    def bound_ports(self, box: str) -> list[int]:
-        """The ports of the engine's machine that a box asked for by number, running or not."""
-        with translated(box):
-            bound = self.api.inspect_container(box)["HostConfig"]["PortBindings"] or {}
-        numbers = [place["HostPort"] for places in bound.values() for place in places or ()]
-        return [int(number) for number in numbers if number.isdigit() and int(number)]
 
     # --- all of them
 
@@ -277,8 +222,7 @@ class Containers(Connection):
     def _looked_up(self, container: str, claim: values.Gpus | None) -> values.Gpus:
         """The GPUs by what `inspect` tells: a stopped box holds its own if a policy restarts it."""
         try:
-            with translated(container):
-                found = self.api.inspect_container(container)
+            found = self.inspect(container)
         except EngineSaid:  # gone meanwhile
             return values.NO_GPUS
         if claim is None:

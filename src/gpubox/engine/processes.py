@@ -15,6 +15,7 @@ import docker.errors
 import msgspec
 import requests.exceptions
 
+from gpubox.boxes.inspection import has_terminal
 from gpubox.engine.connection import translated
 from gpubox.engine.containers import Containers
 from gpubox.engine.faults import explain
@@ -211,18 +212,18 @@ class Processes(Containers):
         options = {"follow": int(follow), "timestamps": int(times), "tail": lines, "since": since}
         asked = {name: value for name, value in options.items() if value is not None}
         wanted = {"stdout": 1, "stderr": 1, **asked}
+        framed = not has_terminal(self.inspect(box))
         with translated(box):
-            has_terminal = bool(self.api.inspect_container(box)["Config"]["Tty"])
             url = self.api._url("/containers/{0}/logs", box)
             answer = self.api._get(url, params=wanted, stream=True, timeout=None)
             with closing(answer):
                 self.api._raise_for_status(answer)
                 frames = Frames()
                 for data in answer.raw.stream(1 << 16):
-                    if has_terminal:
-                        yield STDOUT, data
-                    else:
+                    if framed:
                         yield from ((stream, bytes(part)) for stream, part in frames.pieces(data))
+                    else:
+                        yield STDOUT, data
 
 
 def _hijacked(answer: Any) -> Hijacked:
