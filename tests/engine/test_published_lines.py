@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from docker import DockerClient
 
-from gpubox.plan.plan import LABEL
+from gpubox.boxes.labels import PREFIX
 from gpubox.values import LOOPBACK
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN, tag
@@ -103,9 +103,9 @@ def with_additions(
     """What `docker` made, and what gpubox is known to add or to say in other words."""
     made = deepcopy(theirs)
     config, host = made["Config"], made["HostConfig"]
-    added = {k: v for k, v in ours["Config"]["Labels"].items() if k.startswith(LABEL)}
+    added = {k: v for k, v in ours["Config"]["Labels"].items() if k.startswith(PREFIX)}
     no_choice = {"claim"} if not any(word.startswith("--gpus") for word in words) else set()
-    assert {key.removeprefix(LABEL) for key in added} == OWN_LABELS | no_choice
+    assert {key.removeprefix(PREFIX) for key in added} == OWN_LABELS | no_choice
     config["Labels"] = {**(config.get("Labels") or {}), **added}
     if host["NetworkMode"] != "host" and not any(w.startswith("--hostname") for w in words):
         config["Hostname"] = name

@@ -13,8 +13,9 @@ from gpubox.gpus.holders import Holding
 from gpubox.gpus.machine import Device, Gpu, Machine, absent
 from gpubox.plan.allocation import asked_gpus
 from gpubox.plan.docker_words import GpuRequest
+from gpubox.plan.environment import is_secret
 from gpubox.plan.facts import Ask, Caller, EngineFacts, Facts
-from gpubox.plan.plan import Plan, is_secret, plan
+from gpubox.plan.plan import Plan, plan
 from gpubox.plan.translate import arguments, docker_run_line, hidden
 from gpubox.profile.layers import Layer, from_flags, read
 from gpubox.values import Gpus, Port

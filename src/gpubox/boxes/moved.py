@@ -10,19 +10,18 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from gpubox.boxes import labels
 from gpubox.boxes.inspection import SHORT_ID, Inspection, variables
 from gpubox.gpus import claims
+from gpubox.gpus.claims import VISIBLE
 from gpubox.gpus.holders import holds, without
 from gpubox.plan import docker_words
 from gpubox.plan.allocation import Allocation, allocate
 from gpubox.plan.backend import refuse
 from gpubox.plan.docker_words import GpuRequest
+from gpubox.plan.environment import BY_PLACE, NOTHING_VISIBLE, ORDER
 from gpubox.plan.facts import Facts
-from gpubox.plan.plan import BY_PLACE, LABEL, NOTHING_VISIBLE, ORDER, VISIBLE
 from gpubox.values import NO_GPUS, Gpus
-
-GPUS, CLAIM = f"{LABEL}gpus", f"{LABEL}claim"
-
 
 # --- its GPUs
 
@@ -35,8 +34,8 @@ def others(
     Its own GPUs count as free for it: asked for more or fewer than it has, it may keep some. Asked
     for exactly as many, it gets others, for then it is meant to leave them.
     """
-    labels, me = inspection["Config"]["Labels"], facts.caller.name
-    has = claims.of_label(labels[GPUS])
+    said, me = inspection["Config"]["Labels"], facts.caller.name
+    has = claims.of_label(said[labels.GPUS])
     devices = [holding.device for holding in facts.holdings]
     own = [it.key for it in devices if holds(has, it, devices)]
     alone = replace(facts, holdings=without(facts.holdings, inspection["Id"], me), last=has.ids)
@@ -44,13 +43,13 @@ def others(
     leaves = own if asked.count == len(own) else ()
     new = allocate(asked, alone, images, share=share, excluding=leaves)
     refuse(new.gpus, facts.engine)
-    same = set(new.label.split(",")) == set(labels[GPUS].split(","))
-    return None if same and new.claim == labels.get(CLAIM, "") else new
+    same = set(new.label.split(",")) == set(said[labels.GPUS].split(","))
+    return None if same and new.claim == said.get(labels.CLAIM, "") else new
 
 
 def claim(given: Allocation) -> dict[str, str]:
     """Its labels. Always both: from the image of its files a box would inherit empty ones."""
-    return {GPUS: given.label, CLAIM: given.claim}
+    return {labels.GPUS: given.label, labels.CLAIM: given.claim}
 
 
 def by_cdi(inspection: Inspection) -> bool:
@@ -69,16 +68,13 @@ def forgotten(inspection: Inspection, image: Mapping[str, str]) -> dict[str, Any
     """
     said = variables(inspection["Config"])
     own = {name: image.get(name, "") for name, text in said.items() if image.get(name) != text}
-    labels = inspection["Config"].get("Labels") or {}
-    return {
-        "Env": _lines(own),
-        "Labels": {name: "" for name in labels if name.startswith(LABEL)},
-    }
+    claimed = labels.own(inspection["Config"].get("Labels") or {})
+    return {"Env": _lines(own), "Labels": dict.fromkeys(claimed, "")}
 
 
-def is_of_files(labels: Mapping[str, str]) -> bool:
-    """Whether gpubox made an image of a box's files: those have the claim's labels, but empty."""
-    return labels.get(GPUS) == ""
+def is_of_files(image: Mapping[str, str]) -> bool:
+    """Whether gpubox made it of a box's files, by its labels: the claim's are there, but empty."""
+    return image.get(labels.GPUS) == ""
 
 
 # --- the next box

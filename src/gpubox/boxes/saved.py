@@ -16,23 +16,16 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox import values
+from gpubox.boxes import labels
 from gpubox.boxes.boxes import Box
 from gpubox.boxes.inspection import SHORT_ID, Inspection, removes_itself, variables
 from gpubox.boxes.moved import forgotten
 from gpubox.errors import UsageError
 from gpubox.gpus import claims
+from gpubox.gpus.claims import VISIBLE
 from gpubox.plan import notebook
-from gpubox.plan.plan import (
-    BY_PLACE,
-    LABEL,
-    NOTHING_VISIBLE,
-    ORDER,
-    VISIBLE,
-    hostname_of,
-    is_secret,
-    shares_memory,
-    variables_of,
-)
+from gpubox.plan.environment import BY_PLACE, NOTHING_VISIBLE, ORDER, is_secret, variables_of
+from gpubox.plan.plan import hostname_of, shares_memory
 from gpubox.profile import layers
 from gpubox.profile.profile import Profile
 from gpubox.profile.settings import BY_KEY, SETTINGS
@@ -277,7 +270,7 @@ def _is_hidden(name: str, text: str, environ: Mapping[str, str]) -> bool:
 def _collections(box: Box, inspection: Inspection, image: Inspection) -> dict[str, Any]:
     host, work = inspection["HostConfig"], _workspace(inspection)
     volumes_of_image = image.get("Volumes") or {}
-    labels, labels_of_image = inspection["Config"].get("Labels") or {}, image.get("Labels") or {}
+    said, labels_of_image = inspection["Config"].get("Labels") or {}, image.get("Labels") or {}
     return {
         "ports": [
             _port_text(port)
@@ -295,8 +288,8 @@ def _collections(box: Box, inspection: Inspection, image: Inspection) -> dict[st
         },
         "labels": {
             name: text
-            for name, text in labels.items()
-            if not name.startswith(LABEL) and labels_of_image.get(name) != text
+            for name, text in said.items()
+            if not name.startswith(labels.PREFIX) and labels_of_image.get(name) != text
         },
         "cap_add": list(host.get("CapAdd") or ()),
         "security_opt": _security(host),

@@ -194,7 +194,7 @@ def _beside(
         command=tuple(command) or _SHELL,
         tty=tty,
         stdin=tty or parameters["interactive"],
-        user=_user(app.caller, parameters["user"]),
+        user=app.caller.numbers if parameters["user"] == "host" else parameters["user"],
         folder=parameters["workdir"],
         variables=tuple(_variables(app.caller, parameters["env"])),
     )
@@ -227,10 +227,6 @@ def _variables(caller: Caller, texts: Sequence[str]) -> Iterator[str]:
         name, equals, _ = text.partition("=")
         if equals or name in caller.environ:
             yield text if equals else f"{name}={caller.environ[name]}"
-
-
-def _user(caller: Caller, user: str) -> str:
-    return f"{caller.uid}:{caller.gid}" if user == "host" else user
 
 
 def _leave(app: App, engine: Engine, box: Box, outcome: Outcome, *, kept: bool = True) -> int:

@@ -81,7 +81,7 @@ def _settings(profile: Profile) -> list[tuple[str, str, str]]:
 
 
 def _text(setting: Setting, name: str, value: Any) -> str:
-    from gpubox.plan.plan import is_secret
+    from gpubox.plan.environment import is_secret
 
     if setting.key == "environment" and is_secret(name):
         return name

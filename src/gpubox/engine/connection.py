@@ -21,8 +21,6 @@ from gpubox.engine.faults import EngineSaid, explain
 from gpubox.engine.unreachable import no_engine, too_old, unreachable
 from gpubox.errors import EngineError
 
-OWN, TICKET = "gpubox.version", "gpubox.ticket"
-
 # What docker-py raises for a config.json, or a credential helper's answer, that is malformed.
 NOT_AS_DOCKER_WRITES = (ValueError, LookupError, TypeError, AttributeError)
 _CALL_SECONDS = 300  # a GPU that wakes up at start takes longer than docker-py's 60

@@ -14,9 +14,10 @@ import requests.exceptions
 from docker.models import containers
 
 from gpubox import values
+from gpubox.boxes import labels
 from gpubox.boxes.boxes import ALIVE, Box
 from gpubox.boxes.inspection import Inspection, restart_policy
-from gpubox.engine.connection import OWN, TICKET, Connection, translated
+from gpubox.engine.connection import Connection, translated
 from gpubox.engine.faults import EngineSaid
 from gpubox.errors import EngineError
 from gpubox.gpus import claims
@@ -80,15 +81,9 @@ class Containers(Connection):
         It has the box's own labels, with those of `claim` instead where the box is to move.
         """
         found = self.inspect(box)
-        own = {
-            name: text
-            for name, text in found["Config"]["Labels"].items()
-            if name.startswith("gpubox.")
-        }
+        own = {**labels.own(found["Config"]["Labels"]), **(claim or {}), labels.TICKET: box}
         with translated(box):
-            made = self.api.create_container(
-                found["Image"], command=["none"], labels={**own, **(claim or {}), TICKET: box}
-            )
+            made = self.api.create_container(found["Image"], command=["none"], labels=own)
         return str(made["Id"])
 
     def put(self, box: str, archive: bytes) -> None:
@@ -191,8 +186,8 @@ class Containers(Connection):
         For `sizes` the engine counts what each has written, which takes it seconds.
         """
         with translated("the engine"):
-            found = self.api.containers(all=stopped, size=sizes, filters={"label": OWN})
-        boxes = [_box(item, sizes) for item in found if _is_box(item.get("Labels") or {})]
+            found = self.api.containers(all=stopped, size=sizes, filters={"label": labels.VERSION})
+        boxes = [_box(item, sizes) for item in found if labels.are_a_box(_labels(item))]
         # Docker lists them in this order, Podman does not
         return sorted(boxes, key=lambda box: box.created, reverse=True)
 
@@ -208,9 +203,8 @@ class Containers(Connection):
 
     def _held(self, item: Mapping[str, Any], known: dict[str, values.Gpus]) -> values.Gpus:
         """The GPUs that a container holds, running or not."""
-        labels = item.get("Labels") or {}
-        alive = item.get("State") in ALIVE
-        claim = claims.of_label(labels.get("gpubox.gpus", "")) if labels.get(OWN) else None
+        said, alive = _labels(item), item.get("State") in ALIVE
+        claim = claims.of_label(said.get(labels.GPUS, "")) if labels.are_own(said) else None
         if alive and claim is not None:
             return claim
         if not alive and (claim in (None, values.NO_GPUS) or item.get("State") not in _ENDED):
@@ -249,7 +243,7 @@ class Containers(Connection):
     def tickets(self, box: str) -> list[str]:
         """The ids of a box's tickets: somebody is about to move it, or to start it again."""
         with translated(box):
-            found = self.api.containers(all=True, filters={"label": f"{TICKET}={box}"})
+            found = self.api.containers(all=True, filters={"label": f"{labels.TICKET}={box}"})
         return [str(item["Id"]) for item in found]
 
 
@@ -262,14 +256,12 @@ def _started_id(error: BaseException | None) -> str | None:
     return found[1] if found else None
 
 
-def _is_box(labels: Mapping[str, str]) -> bool:
-    return bool(labels.get(OWN)) and TICKET not in labels
+def _labels(item: Mapping[str, Any]) -> Mapping[str, str]:
+    return item.get("Labels") or {}
 
 
 def _box(item: Mapping[str, Any], sizes: bool) -> Box:
-    labels = item["Labels"]
-    keys = ("profile", "owner", "kind", "gpus", "claim", "folder", "job")
-    labelled = {key: labels.get(f"gpubox.{key}", "") for key in keys}
+    said = _labels(item)
     return Box(
         id=item["Id"],
         name=_name(item),
@@ -279,21 +271,28 @@ def _box(item: Mapping[str, Any], sizes: bool) -> Box:
         created=int(item.get("Created") or 0),
         ports=tuple(sorted({_published(port) for port in item.get("Ports") or ()} - {""})),
         written=int(item.get("SizeRw") or 0) if sizes else None,
-        **labelled,
+        profile=said.get(labels.PROFILE, ""),
+        owner=said.get(labels.OWNER, ""),
+        kind=said.get(labels.KIND, ""),
+        gpus=said.get(labels.GPUS, ""),
+        claim=said.get(labels.CLAIM, ""),
+        folder=said.get(labels.FOLDER, ""),
+        job=said.get(labels.JOB, ""),
     )
 
 
 def _container(item: Mapping[str, Any], gpus: values.Gpus) -> Container:
-    labels = item.get("Labels") or {}
+    said = _labels(item)
+    own = labels.are_own(said)
     return Container(
         id=item["Id"],
         name=_name(item),
-        box=bool(labels.get(OWN)),
-        owner=labels.get("gpubox.owner", ""),
-        profile=labels.get("gpubox.profile", ""),
+        box=own,
+        owner=said.get(labels.OWNER, ""),
+        profile=said.get(labels.PROFILE, ""),
         gpus=gpus,
-        claimed=claims.of_label(labels.get("gpubox.gpus", "") if labels.get(OWN) else ""),
-        claim=labels.get("gpubox.claim", ""),
+        claimed=claims.of_label(said.get(labels.GPUS, "") if own else ""),
+        claim=said.get(labels.CLAIM, ""),
         state=str(item.get("State") or ""),
         created=int(item.get("Created") or 0),
     )
@@ -304,8 +303,7 @@ def _name(item: Mapping[str, Any]) -> str:
 
 
 def _publisher(item: Mapping[str, Any]) -> str:
-    name = _name(item)
-    owner = (item.get("Labels") or {}).get("gpubox.owner")
+    name, owner = _name(item), _labels(item).get(labels.OWNER)
     return f"{owner}'s box {name}" if owner else f"the container {name}"
 
 

@@ -11,18 +11,19 @@ import socket
 from typing import Any
 
 from gpubox import values
+from gpubox.boxes import labels
 from gpubox.engine.contexts import Endpoint
 from gpubox.gpus import claims
 from gpubox.gpus.holders import Container
 
 _ANSWER_SECONDS = 0.3
-_BOXES = "/containers/json?filters=%7B%22label%22%3A%5B%22gpubox.version%22%5D%7D"
+_BOXES = f"/containers/json?filters=%7B%22label%22%3A%5B%22{labels.VERSION}%22%5D%7D"
 
 
 def boxes(endpoint: Endpoint, *, stopped: bool) -> list[Container]:
     """The boxes, whoever started them, the latest first."""
     listed = _asked(endpoint, f"{_BOXES}&all={stopped:d}")
-    return [_box(item) for item in listed if "gpubox.ticket" not in item["Labels"]]
+    return [_box(item) for item in listed if labels.are_a_box(item["Labels"])]
 
 
 def images(endpoint: Endpoint) -> list[str]:
@@ -32,13 +33,13 @@ def images(endpoint: Endpoint) -> list[str]:
 
 
 def _box(item: dict[str, Any]) -> Container:
-    labels = item["Labels"]
+    said = item["Labels"]
     return Container(
         id=item["Id"],
         name=item["Names"][0].lstrip("/"),
         box=True,
-        owner=labels.get("gpubox.owner", ""),
-        gpus=claims.of_label(labels.get("gpubox.gpus", "")),
+        owner=said.get(labels.OWNER, ""),
+        gpus=claims.of_label(said.get(labels.GPUS, "")),
         state=item["State"],
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 from gpubox import values
 from gpubox.values import ALL_GPUS, NO_GPUS, Gpus
 
-SHARED, NO_CLAIM = "shared", "none"  # values of the label `gpubox.claim`; any other is exclusive
+SHARED, NO_CLAIM = "shared", "none"  # what the label CLAIM says; else it is exclusive
 VISIBLE = "NVIDIA_VISIBLE_DEVICES"
 NOTHING = ("", "none", "void")
 

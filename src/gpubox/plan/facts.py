@@ -43,6 +43,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         return self.stdin_is_terminal and self.stdout_is_terminal
 
     @property
+    def numbers(self) -> str:
+        """Who they are to the kernel: `1000:1000`."""
+        return f"{self.uid}:{self.gid}"
+
+    @property
     def box_home(self) -> str:
         """The caller's home in a box that runs as them: a folder of the box, not the host's."""
         return home_of(self.name)

@@ -6,31 +6,23 @@ Every question is answered here and nothing is done. Pure: knows no files, no en
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from gpubox import __version__, values
+from gpubox.boxes import labels
 from gpubox.errors import EngineError, GpuboxError, ProfileError, UsageError
+from gpubox.gpus.claims import VISIBLE
 from gpubox.gpus.machine import Gpu, Machine
 from gpubox.images import fits
-from gpubox.plan import notebook
+from gpubox.plan import environment, notebook
 from gpubox.plan.allocation import Allocation, allocation, asked_gpus
 from gpubox.plan.backend import backend, ignores_devices, refuse
 from gpubox.plan.docker_words import EnvFile, GpuRequest, SecurityOption, Variable
-from gpubox.plan.facts import Ask, Caller, Facts, Kind, home_of
+from gpubox.plan.facts import Ask, Caller, Facts, Kind
 from gpubox.profile.profile import AsAsked, Profile
 from gpubox.slurm import jobs
-
-LABEL = "gpubox."
-VISIBLE, ORDER = "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
-NOTHING_VISIBLE, BY_PLACE = "void", "PCI_BUS_ID"
-
-_SECRET = re.compile(
-    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY"
-    r"|(^|_)(KEY|PASS)$",
-    re.IGNORECASE,
-)
 
 
 class Plan(AsAsked, frozen=True, kw_only=True):
@@ -96,7 +88,7 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
     image, choice = _image(profile, gpus, facts)
     _refuse_what_is_ignored(profile, gpus, facts)
     entrypoint, command = _program(profile, ask, facts, kind)
-    as_caller = _is_caller(profile, caller)
+    as_caller = environment.is_caller(profile, caller)
     ports, port_notes = _ports(profile, ask, facts, kind)
     return Plan(
         **{key: getattr(profile, key) for key in AsAsked.__struct_fields__},
@@ -110,13 +102,13 @@ def plan(profile: Profile, ask: Ask, facts: Facts) -> Plan:
         tty=tty,
         interactive=interactive,
         gpus=GpuRequest(gpus, backend(gpus, facts.engine, hook_refused=facts.hook_refused)),
-        environment=_environment(profile, ask, allocated, facts, kind),
-        env_file=_env_files(profile, facts),
+        environment=environment.variables(profile, ask, allocated, facts, kind),
+        env_file=environment.files(profile, facts),
         labels=_labels(profile, kind, allocated, facts),
         ports=ports,
         working_dir=profile.working_dir
         or (profile.workspace.target if profile.workspace else None),
-        user=_user(profile, caller),
+        user=caller.numbers if profile.user == "host" else profile.user,
         shm_size=None if shares_memory(profile.ipc) else profile.shm_size,
         hostname=_hostname(profile, name, facts),
         cap_add=_capabilities(profile.cap_add),
@@ -250,16 +242,16 @@ def _labels(
         return tuple(profile.labels.items())
     job = facts.job
     own = {
-        "profile": profile.name,
-        "owner": facts.caller.name,
-        "folder": str(facts.caller.folder),
-        "kind": kind,
-        "gpus": allocated.label,
-        **({"claim": allocated.claim} if allocated.claim else {}),
-        **({"job": job.id, "restarts": job.restarts} if job else {}),
-        "version": __version__,
+        labels.PROFILE: profile.name,
+        labels.OWNER: facts.caller.name,
+        labels.FOLDER: str(facts.caller.folder),
+        labels.KIND: kind,
+        labels.GPUS: allocated.label,
+        **({labels.CLAIM: allocated.claim} if allocated.claim else {}),
+        **({labels.JOB: job.id, labels.RESTARTS: job.restarts} if job else {}),
+        labels.VERSION: __version__,
     }
-    return (*profile.labels.items(), *((LABEL + key, text) for key, text in own.items()))
+    return (*profile.labels.items(), *own.items())
 
 
 # --- the image
@@ -312,77 +304,7 @@ def _gpu_notes(profile: Profile, gpus: values.Gpus) -> tuple[str, ...]:
     return (f"{VISIBLE}={asked} chooses no GPUs here, --gpus {gpus} does; write {way} instead",)
 
 
-# --- environment
-
-
-def is_secret(variable: str) -> bool:
-    """Whether a variable's name says that its value is a secret, which no printed line may show."""
-    return bool(_SECRET.search(variable))
-
-
-def variables_of(name: str) -> dict[str, str]:
-    """The variables that tell programs in a box which user they run as, and where its home is."""
-    return {
-        "USER": name,
-        "LOGNAME": name,
-        "HOME": home_of(name),
-        # an image may have set it to a folder in a home of its own
-        "XDG_CACHE_HOME": f"{home_of(name)}/.cache",
-    }
-
-
-def _environment(
-    profile: Profile, ask: Ask, allocated: Allocation, facts: Facts, kind: Kind
-) -> tuple[Variable, ...]:
-    caller = facts.caller
-    own = dict(facts.job.variables) if facts.job else {}
-    if _is_caller(profile, caller):
-        own |= variables_of(caller.name)
-    if profile.user == "host" and (kind == "jupyter" or caller.uid == 0):
-        own |= notebook.stacks(caller.name, caller.uid, caller.gid)
-    variables = {name: Variable(name, value) for name, value in own.items()}
-    for name, value in profile.environment.items():
-        if value is not None:
-            variables[name] = Variable(name, value, is_secret(name))
-        elif name in caller.environ or facts.exported:
-            value = caller.environ.get(name, "")
-            variables[name] = Variable(name, value, secret=True, inherited=True)
-    if allocated.by_place:
-        variables.setdefault(ORDER, Variable(ORDER, BY_PLACE))
-    if allocated.gpus == values.NO_GPUS:
-        # CUDA images set it to `all`, and an engine's default runtime may be NVIDIA's, which obeys
-        variables[VISIBLE] = Variable(VISIBLE, NOTHING_VISIBLE)
-    if ask.token is not None:
-        variables[notebook.TOKEN] = Variable(notebook.TOKEN, ask.token, secret=True)
-    return tuple(variables.values())
-
-
-def _env_files(profile: Profile, facts: Facts) -> tuple[EnvFile, ...]:
-    texts = facts.files or {}
-    return tuple(
-        EnvFile(path, tuple(_env_lines(path, texts.get(path, ""), facts.caller.environ)))
-        for path in profile.env_file
-    )
-
-
-def _env_lines(path: str, text: str, environ: Mapping[str, str]) -> list[str]:
-    """Read a file as `docker run --env-file` does: no quotes, no `export`.
-
-    A NAME alone takes the caller's value, and is left out if they have none.
-    """
-    lines = []
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
-        line = line.lstrip()
-        name, equals, value = line.partition("=")
-        if not line or line.startswith("#"):
-            continue
-        if not name or re.search(r"\s", name):
-            raise ProfileError(f"{path}:{number}", "env_file", f"'{name}' is no variable's name")
-        if equals:
-            lines.append(f"{name}={value}")
-        elif name in environ:
-            lines.append(f"{name}={environ[name]}")
-    return lines
+# --- what files say
 
 
 def _security(profile: Profile, facts: Facts) -> tuple[SecurityOption, ...]:
@@ -459,15 +381,6 @@ def _server(profile: Profile, ask: Ask, facts: Facts) -> tuple[str, ...]:
 def _folder_notes(profile: Profile, kind: Kind, caller: Caller) -> tuple[str, ...]:
     folder = profile.workspace.source if profile.workspace and kind == "jupyter" else None
     return notebook.notes(folder, str(caller.home))
-
-
-def _user(profile: Profile, caller: Caller) -> str | None:
-    return f"{caller.uid}:{caller.gid}" if profile.user == "host" else profile.user
-
-
-def _is_caller(profile: Profile, caller: Caller) -> bool:
-    """Whether the caller must be made known in the box; root is known there."""
-    return profile.user == "host" and caller.uid != 0
 
 
 def _other_groups(caller: Caller) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox import values
+from gpubox.boxes import labels
 from gpubox.images.catalog import AUTO
 from gpubox.profile.layers import COMMAND_LINE, Located
 from gpubox.profile.yaml_types import Text
@@ -120,7 +121,7 @@ def variable(name: str, located: Located) -> str | None:
 
 
 def label(name: str, located: Located) -> str:
-    if name.startswith("gpubox."):
+    if name.startswith(labels.PREFIX):
         raise ValueError(f"labels under gpubox. are gpubox's own; rename '{name}'")
     if any(letter.isspace() for letter in name):
         raise ValueError(f"the name of the label '{name}' has a space in it")
