@@ -7,7 +7,8 @@ import tarfile
 
 from msgspec.structs import replace
 
-from gpubox.plan.identity import archive, group, passwd
+from gpubox.engine.archives import packed
+from gpubox.plan.identity import files, group, passwd
 from lab.anna import ANNA
 
 CALLER = replace(ANNA, gid=1001, groups={1001: "anna", 27: "sudo", 5000: "lab"})
@@ -38,7 +39,7 @@ def test_groups_that_the_image_has_not_come_under_their_hosts_names() -> None:
 
 
 def test_the_archive_has_both_files_and_a_home_of_the_callers() -> None:
-    with tarfile.open(fileobj=io.BytesIO(archive({"etc/passwd": ROOT}, CALLER))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(packed(files({"etc/passwd": ROOT}, CALLER)))) as tar:
         members = {member.name: member for member in tar.getmembers()}
         assert set(members) == {"etc/passwd", "etc/group", "home/anna"}
         file = tar.extractfile("etc/passwd")

@@ -23,7 +23,8 @@ gpus.claims boxes.boxes gpus.machine gpus.cgroups gpus.holders gpus.contest
 images.catalog images.demands images.progress screen.figures images.recipe checks images.fits
 gpus.pick images.offers images.building
 profile.layers profile.yaml_types profile.readers profile.settings profile.profile profile.schema
-plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend engine.faults
+plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend
+engine.faults engine.archives
 plan.allocation plan.environment plan.plan plan.translate plan.export plan.identity
 boxes.inspection boxes.moved boxes.saved boxes.leftovers doctor.cdi doctor.diagnosis
 """

@@ -26,8 +26,8 @@ from gpubox.engine.faults import EngineSaid
 from gpubox.errors import EngineError
 from gpubox.gpus.race import Lost, Race
 from gpubox.images import pull
+from gpubox.plan import identity
 from gpubox.plan.facts import Facts
-from gpubox.plan.identity import GROUP, PASSWD, archive
 from gpubox.plan.plan import Plan
 from gpubox.plan.translate import arguments
 from gpubox.screen import terminal
@@ -204,8 +204,8 @@ class Launch(msgspec.Struct, frozen=True):
         box = self.engine.create(arguments(plan), self.race.voice.warn)
         if plan.as_caller:
             with self._or_removed(box, fenced=plan.contested):
-                texts = {path: self.engine.read(box, path) for path in (PASSWD, GROUP)}
-                self.engine.put(box, archive(texts, plan.as_caller))
+                texts = {path: self.engine.read(box, path) for path in identity.CHANGED}
+                self.engine.put(box, identity.files(texts, plan.as_caller))
         return box
 
     def _start_attached(self, held: ExitStack, plan: Plan, facts: Facts) -> Started:

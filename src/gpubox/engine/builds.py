@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tarfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from typing import Any
 
+from gpubox.engine.archives import Entry, packed
 from gpubox.engine.connection import translated
 from gpubox.engine.containers import Containers
 from gpubox.engine.faults import explain, explain_build
@@ -67,7 +66,7 @@ class Builds(Images, Containers):
         with translated(image):
             answer = self.api._post(
                 self.api._url("/build"),
-                data=_context(dockerfile),
+                data=packed([Entry("Dockerfile", dockerfile.encode())]),  # the whole context
                 params=wanted,
                 headers={"Content-Type": "application/x-tar"},
                 stream=True,
@@ -135,22 +134,6 @@ class Builds(Images, Containers):
         return made
 
 
-def _context(dockerfile: str) -> bytes:
-    """The context of a build: the Dockerfile alone."""
-    return _packed({"Dockerfile": dockerfile.encode()})
-
-
-def _packed(files: Mapping[str, bytes]) -> bytes:
-    """A tar of these files, by name."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
-
-
 def _record(image: Mapping[str, Any]) -> bytes:
     """An image's configuration, as JSON; its SHA-256 is the image's id."""
     config = {
@@ -169,4 +152,4 @@ def _archive(record: bytes, layers: int) -> bytes:
     name = f"{hashlib.sha256(record).hexdigest()}.json"
     files = [f"{number}/layer.tar" for number in range(layers)]
     manifest = [{"Config": name, "RepoTags": None, "Layers": files}]
-    return _packed({name: record, "manifest.json": json.dumps(manifest).encode()})
+    return packed([Entry(name, record), Entry("manifest.json", json.dumps(manifest).encode())])

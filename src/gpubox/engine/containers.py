@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +15,7 @@ from gpubox import values
 from gpubox.boxes import labels
 from gpubox.boxes.boxes import ALIVE, Box
 from gpubox.boxes.inspection import Inspection, restart_policy
+from gpubox.engine.archives import Entry, first_text, packed
 from gpubox.engine.connection import Connection, translated
 from gpubox.engine.faults import EngineSaid
 from gpubox.errors import EngineError
@@ -86,10 +85,10 @@ class Containers(Connection):
             made = self.api.create_container(found["Image"], command=["none"], labels=own)
         return str(made["Id"])
 
-    def put(self, box: str, archive: bytes) -> None:
-        """Unpack a tar at the root of a box."""
+    def put(self, box: str, files: Iterable[Entry]) -> None:
+        """Write files below the root of a box."""
         with translated(box):
-            self.api.put_archive(box, "/", archive)
+            self.api.put_archive(box, "/", packed(files))
 
     def start(self, box: str, image: str) -> None:
         with translated(image):
@@ -167,10 +166,7 @@ class Containers(Connection):
                 parts, _ = self.api.get_archive(box, f"/{path}")
             except docker.errors.NotFound:
                 return ""
-            packed = io.BytesIO(b"".join(parts))
-        with tarfile.open(fileobj=packed) as tar:
-            file = tar.extractfile(tar.getmembers()[0])
-            return file.read().decode(errors="replace") if file else ""
+            return first_text(b"".join(parts))
 
     def state(self, box: str) -> Inspection:
         return dict(self.inspect(box)["State"])

@@ -1,18 +1,17 @@
 """Makes the caller known in a box: the files with their passwd and group entries, and a home.
 
 In a box that runs as a mere uid the caller has no name, no groups and no home; these files give
-them. Pure: texts in, an archive out; knows no engine.
+them. Pure: texts in, files out; knows no engine.
 """
 
 from __future__ import annotations
 
-import io
-import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from gpubox.engine.archives import Entry
 from gpubox.plan.facts import Caller
 
-PASSWD, GROUP = "etc/passwd", "etc/group"
+CHANGED = PASSWD, GROUP = "etc/passwd", "etc/group"
 
 
 def passwd(text: str, caller: Caller) -> str:
@@ -40,23 +39,14 @@ def group(text: str, caller: Caller) -> str:
     return "\n".join(lines) + "\n"
 
 
-def archive(texts: Mapping[str, str], caller: Caller) -> bytes:
-    """A tar to unpack at the box's root: passwd, group and an empty home.
+def files(texts: Mapping[str, str], caller: Caller) -> Iterator[Entry]:
+    """What to unpack at the box's root: passwd, group and an empty home.
 
     `texts` are the image's own two files, by path.
     """
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for path, make in ((PASSWD, passwd), (GROUP, group)):
-            content = make(texts.get(path, ""), caller).encode()
-            member = tarfile.TarInfo(path)
-            member.size, member.mode = len(content), 0o644
-            tar.addfile(member, io.BytesIO(content))
-        home = tarfile.TarInfo(caller.box_home.lstrip("/"))
-        home.type, home.mode = tarfile.DIRTYPE, 0o750
-        home.uid, home.gid = caller.uid, caller.gid
-        tar.addfile(home)
-    return packed.getvalue()
+    for path, make in ((PASSWD, passwd), (GROUP, group)):
+        yield Entry(path, make(texts.get(path, ""), caller).encode())
+    yield Entry(caller.box_home.lstrip("/"), None, 0o750, caller.uid, caller.gid)
 
 
 def _shell(text: str) -> str:
