@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from gpubox.figures import size_text
 from gpubox.images import catalog, demands, recipe
-from gpubox.screen.figures import size_text
 from gpubox.values import Mount
 
 Use = Literal["volume", "data", "workspace"]

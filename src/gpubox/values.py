@@ -32,7 +32,7 @@ def size(text: str) -> int:
     return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
 
 
-def size_text(value: int) -> str:
+def size_written(value: int) -> str:
     """The shortest exact spelling: 8589934592 is `8g`."""
     for power, unit in ((4, "t"), (3, "g"), (2, "m"), (1, "k")):
         if value and value % 1024**power == 0:
@@ -48,14 +48,9 @@ def cpus(text: str) -> int:
     return int(whole or 0) * 10**9 + int(part.ljust(9, "0") or 0)
 
 
-def cpus_text(value: int) -> str:
+def cpus_written(value: int) -> str:
     whole, part = divmod(value, 10**9)
     return f"{whole}.{part:09}".rstrip("0").rstrip(".")
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """`1 GPU`, `2 GPUs`."""
-    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def truth(text: str) -> bool:

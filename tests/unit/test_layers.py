@@ -18,9 +18,9 @@ SOURCE = Path(gpubox.__file__).parent
 # From the ground up: each room knows only rooms before it. These are pure, and tested without an
 # outside world, but for `layers`, which reads files: of it the others know the records.
 GROUND = """
-errors values boxes.labels
+errors figures values boxes.labels
 gpus.claims boxes.boxes gpus.machine gpus.cgroups gpus.holders gpus.contest
-images.catalog images.demands images.progress screen.figures images.recipe checks images.fits
+images.catalog images.demands images.progress screen.bars images.recipe checks images.fits
 gpus.pick images.offers images.building
 profile.layers profile.yaml_types profile.readers profile.settings profile.profile profile.schema
 plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpubox.figures import parts_text
 from gpubox.images.progress import Begun, News, Phase, Pulled, Pulls, Rate, Whole
 from gpubox.screen import render
-from gpubox.screen.figures import Screen, frame, parts_text, pulled_text, pulling_text, state_text
+from gpubox.screen.bars import Canvas, frame, pulled_text, pulling_text, state_text
 
 IMAGES = ("a", "b")
 RECORDED = Path(__file__).with_name("pulls")  # from real engines, through a slow and a cut link
@@ -111,7 +112,7 @@ def test_a_frame_fits_every_screen(
 ) -> None:
     pulls = begun(*IMAGES)
     for _ in states(pulls, events):
-        lines = frame(pulls, rate, Screen(columns, rows))
+        lines = frame(pulls, rate, Canvas(columns, rows))
         assert 1 <= len(lines) <= rows
         assert max(len(line) for line in lines) < max(columns, 2)
 
@@ -233,7 +234,7 @@ def test_what_a_failed_pull_has_not_got_is_no_longer_waited_for() -> None:
     whole = pulls.whole()
     assert (whole.done, whole.total, whole.extracted) == (60, 60, 0)
     assert (whole.to_download, whole.to_extract, whole.all_known) == (0, 0, True)
-    assert frame(pulls, 0.0, Screen(80, 24))[-2] == "  2 layers: 2 given up"
+    assert frame(pulls, 0.0, Canvas(80, 24))[-2] == "  2 layers: 2 given up"
 
 
 def test_a_layer_of_a_pull_that_failed_goes_on_for_the_other_image() -> None:
@@ -316,7 +317,7 @@ def test_a_line_for_each_layer_under_way_and_one_for_the_whole() -> None:
         layer("Retrying in 5 seconds", name="3" * 12),
         layer("Waiting", name="4" * 12),
     )
-    shown = frame(pulls, 98.1 * MB, Screen(80, 24))
+    shown = frame(pulls, 98.1 * MB, Canvas(80, 24))
     assert shown == [
         "pulling a",
         "  111111111111 extracting     ━━━━━───────────────  30.0 of 120.0 MB",
@@ -333,15 +334,15 @@ def test_a_line_for_each_layer_under_way_and_one_for_the_whole() -> None:
 
 def test_time_is_told_where_all_is_known_and_there_is_room_for_it() -> None:
     pulls = after(layer("Downloading", 450 * MB, 900 * MB, "2" * 12))
-    assert frame(pulls, 5 * MB, Screen(80, 24))[-1].endswith(
+    assert frame(pulls, 5 * MB, Canvas(80, 24))[-1].endswith(
         "450.0 of 900.0 MB  5.0 MB/s  1:30 left"
     )
-    assert frame(pulls, 5 * MB, Screen(60, 24))[-1].endswith("450.0 of 900.0 MB  5.0 MB/s")
+    assert frame(pulls, 5 * MB, Canvas(60, 24))[-1].endswith("450.0 of 900.0 MB  5.0 MB/s")
 
 
 def test_on_a_low_screen_what_does_not_fit_is_counted() -> None:
     layers = [layer("Downloading", 1, 8, f"{number:012}") for number in range(20)]
-    shown = frame(after(*layers), 1.0, Screen(60, 8))
+    shown = frame(after(*layers), 1.0, Canvas(60, 8))
     assert len(shown) == 8
     assert shown[0] == "pulling a"
     assert shown[-2] == "  20 layers: 15 more under way"
@@ -349,7 +350,7 @@ def test_on_a_low_screen_what_does_not_fit_is_counted() -> None:
 
 def test_a_terminal_without_lines_gets_signs() -> None:
     pulls = after(layer("Downloading", 4, 8))
-    assert all(line.isascii() for line in frame(pulls, 1.0, Screen(60, 8, ascii=True)))
+    assert all(line.isascii() for line in frame(pulls, 1.0, Canvas(60, 8, ascii=True)))
 
 
 @pytest.mark.parametrize(

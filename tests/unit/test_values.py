@@ -43,12 +43,12 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 
 @given(st.integers(min_value=0, max_value=1 << 45))
 def test_a_size_is_printed_exactly(count: int) -> None:
-    assert values.size(values.size_text(count)) == count
+    assert values.size(values.size_written(count)) == count
 
 
 @given(st.integers(min_value=0, max_value=10**12))
 def test_cpus_are_printed_exactly(nano: int) -> None:
-    assert values.cpus(values.cpus_text(nano)) == nano
+    assert values.cpus(values.cpus_written(nano)) == nano
 
 
 @pytest.mark.parametrize(

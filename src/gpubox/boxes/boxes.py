@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
+from gpubox.figures import GIB
 from gpubox.gpus import claims
 from gpubox.values import NO_GPUS
 
@@ -136,7 +137,7 @@ def way_back(name: str, kind: str, *, runs_on: bool, contested: bool = False) ->
 
 def out_of_memory(limit: int) -> str:
     """Why a box was killed; `limit` is its own in bytes, 0 for none."""
-    return f"its memory of {limit / (1 << 30):.3g} GiB ran out" if limit else _THE_MACHINES
+    return f"its memory of {limit / GIB:.3g} GiB ran out" if limit else _THE_MACHINES
 
 
 _THE_MACHINES = "the machine's memory ran out"

@@ -19,6 +19,7 @@ from gpubox.boxes.boxes import Box
 from gpubox.boxes.inspection import Inspection, removes_itself, restart_policy
 from gpubox.engine.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
+from gpubox.figures import GIB
 from gpubox.gpus.holders import Holding, shortened
 from gpubox.gpus.race import Lost, Race, Ticket
 from gpubox.plan.allocation import Allocation
@@ -33,7 +34,6 @@ _SHOWN = 3  # programs that are named
 _INIT = "init -- "  # the init process, which is no program of the person's
 _KEEPS: Mapping[str, Any] = {"Name": "unless-stopped"}  # by which a stopped box keeps its GPUs
 _NEVER: Mapping[str, Any] = {"Name": "no"}  # an engine takes an empty name for no change
-_GIB = 1 << 30
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -182,7 +182,7 @@ class Move(msgspec.Struct, frozen=True):
             for use in holding.uses
             if use.container and use.container.id == box.id
         )
-        memory = f", {used / _GIB:.1f} GiB on GPUs" if used else ""
+        memory = f", {used / GIB:.1f} GiB on GPUs" if used else ""
         return (
             f"moving {box.name} ends what runs in it ({', '.join([*named, *more])}) with its memory"
             f"{memory}; its files and volumes stay"

@@ -12,9 +12,8 @@ import click
 from gpubox.cli.app import App, app
 from gpubox.cli.confirm import agreed
 from gpubox.errors import EngineError, GpuboxError
+from gpubox.figures import counted, size_text
 from gpubox.screen import render
-from gpubox.screen.figures import size_text
-from gpubox.values import counted
 
 if TYPE_CHECKING:
     from gpubox.boxes.leftovers import Spare

@@ -10,8 +10,8 @@ import click
 from gpubox import host
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError
+from gpubox.figures import size_text
 from gpubox.screen import render
-from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
     from gpubox.checks import Seen

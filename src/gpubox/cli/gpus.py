@@ -11,6 +11,7 @@ import click
 
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
+from gpubox.figures import GIB
 from gpubox.gpus.machine import SHORT_UUID
 from gpubox.screen import render
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 SECONDS = 2  # as watch(1) has it
 SPARE = ("UUID", "PROFILE", "TEMP", "MODEL", "BOX", "UTIL")
-_GIB = 1 << 30
 _FOLDED = 32  # characters: who uses it, before it is folded
 
 
@@ -178,12 +178,12 @@ def _row(holding: Holding) -> dict[str, str]:
     from gpubox.gpus import holders
 
     device = holding.device
-    used = "?" if device.used is None else f"{device.used / _GIB:.1f}"
+    used = "?" if device.used is None else f"{device.used / GIB:.1f}"
     return {
         "GPU": device.index,
         "UUID": device.uuid[:SHORT_UUID],
         "MODEL": model(device),
-        "MEMORY": f"{used}/{device.memory / _GIB:.1f} GiB" if device.memory else "",
+        "MEMORY": f"{used}/{device.memory / GIB:.1f} GiB" if device.memory else "",
         "UTIL": "" if device.utilization is None else f"{device.utilization}%",
         "TEMP": "" if device.temperature is None else f"{device.temperature}C",
         "STATE": holders.sentence(holding),

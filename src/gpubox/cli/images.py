@@ -11,8 +11,8 @@ from msgspec.structs import asdict
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError, UsageError
+from gpubox.figures import size_text
 from gpubox.screen import render
-from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
     from gpubox.images.offers import Here, Offer

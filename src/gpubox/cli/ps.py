@@ -12,9 +12,9 @@ from gpubox.boxes import boxes as records
 from gpubox.boxes import inspection
 from gpubox.cli.app import app
 from gpubox.errors import EngineError
+from gpubox.figures import size_text
 from gpubox.gpus.machine import SHORT_UUID
 from gpubox.screen import render
-from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
     from gpubox.boxes.boxes import Box

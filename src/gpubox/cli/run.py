@@ -18,7 +18,7 @@ from gpubox.cli.app import App, app
 from gpubox.cli.words import DASHES, SPECS, BoxCommand, Request, command, request
 from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.profile.layers import COMMAND_LINE
-from gpubox.values import Mount, data_folder, is_path, size_text
+from gpubox.values import Mount, data_folder, is_path, size_written
 
 if TYPE_CHECKING:
     from gpubox.boxes.foreground import Outcome
@@ -302,7 +302,7 @@ def _part(request: Request, engine: Engine, started: Started, outcome: Outcome) 
     screen, name, plan = request.app.screen, started.plan.name, started.plan
     patience = 1 if outcome.exit_code == 128 + signal.SIGKILL else 0
     if not outcome.runs_on and engine.out_of_memory(started.box, patience):
-        limit = f"-m {size_text(plan.mem_limit)}" if plan.mem_limit else "the machine's memory"
+        limit = f"-m {size_written(plan.mem_limit)}" if plan.mem_limit else "the machine's memory"
         screen.warn(
             f"a process in {name} was killed: main memory (not the GPU's) ran out within {limit}"
         )
@@ -323,8 +323,8 @@ def _shared_memory(plan: Plan) -> str:
         return f"its shared memory is that of --ipc {plan.ipc}, and is probably full"
     size = plan.shm_size or _DOCKERS_SHM
     return (
-        f"its {size_text(size)} of shared memory probably ran out;"
-        f" --shm-size {size_text(2 * size)} gives more"
+        f"its {size_written(size)} of shared memory probably ran out;"
+        f" --shm-size {size_written(2 * size)} gives more"
     )
 
 

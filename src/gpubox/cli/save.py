@@ -11,8 +11,8 @@ from gpubox.boxes import boxes
 from gpubox.cli.app import App, app
 from gpubox.cli.confirm import agreed
 from gpubox.errors import EngineError, GpuboxError, UsageError
+from gpubox.figures import size_text
 from gpubox.profile.layers import as_typed, config_home
-from gpubox.screen.figures import size_text
 
 if TYPE_CHECKING:
     from gpubox.boxes.boxes import Box

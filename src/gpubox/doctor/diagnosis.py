@@ -15,12 +15,12 @@ from gpubox import checks
 from gpubox.checks import Check, Room, Verdict
 from gpubox.doctor import cdi
 from gpubox.engine.faults import INSTALL_TOOLKIT, NO_SUPPORT
+from gpubox.figures import counted, size_text
 from gpubox.gpus.machine import Gpu, Machine
 from gpubox.images import fits
 from gpubox.plan.backend import backend, has_cdi, ignores_devices, is_gated, knows_requests
 from gpubox.plan.facts import EngineFacts
-from gpubox.screen.figures import size_text
-from gpubox.values import ALL_GPUS, Gpus, counted
+from gpubox.values import ALL_GPUS, Gpus
 
 ENGINE, API, SETUP = "engine", "api", "setup"
 DRIVER, LIBRARY, GPUS = "driver", "library", "gpus"

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from gpubox.figures import listed
+
 Capability = tuple[int, int]
 SHORT_UUID = 12  # characters: GPU- and the first eight of its own
 
@@ -115,8 +117,12 @@ def called(label: str, machine: Machine | None) -> str:
         return "all GPUs" if label == "all" else "no GPU"
     indexes = {gpu.uuid: str(gpu.index) for gpu in (machine.gpus if machine else ())}
     words = [word.removeprefix("index:") for word in label.split(",")]
-    *most, last = [indexes.get(word, word[:SHORT_UUID]) for word in words]
-    return f"GPUs {', '.join(most)} and {last}" if most else f"GPU {last}"
+    return gpus_text([indexes.get(word, word[:SHORT_UUID]) for word in words])
+
+
+def gpus_text(names: Sequence[str]) -> str:
+    """`GPUs 0, 1 and 3`."""
+    return ("GPUs " if len(names) > 1 else "GPU ") + listed(names)
 
 
 def chosen(machine: Machine | None, ids: Sequence[str], *, all: bool) -> tuple[Gpu, ...]:

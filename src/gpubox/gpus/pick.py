@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from gpubox.errors import EngineError
+from gpubox.figures import counted
 from gpubox.gpus.claims import NO_CLAIM, SHARED
 from gpubox.gpus.holders import Container, Holding, sentence
-from gpubox.gpus.machine import Device
+from gpubox.gpus.machine import Device, gpus_text
 from gpubox.images.fits import IMPOSSIBLE
-from gpubox.values import counted
 
 
 class NotFree(EngineError):
@@ -131,8 +131,7 @@ def _said(
 
 def listed(devices: Sequence[Device]) -> str:
     """`GPUs 0, 1 and 3`."""
-    *most, last = [device.key for device in devices]
-    return f"GPUs {', '.join(most)} and {last}" if most else f"GPU {last}"
+    return gpus_text([device.key for device in devices])
 
 
 def _which(device: Device) -> str:

@@ -17,6 +17,7 @@ import msgspec
 
 from gpubox import values
 from gpubox.errors import EngineError, UsageError
+from gpubox.figures import listed
 from gpubox.images import catalog
 from gpubox.images.catalog import Tag
 
@@ -163,24 +164,24 @@ def _possible(tag: Tag, image: str) -> Tag:
     systems = _data().get(tag.cuda)
     if systems is None:
         raise UsageError(
-            f"gpubox build makes images of CUDA {_listed(_data())}, and {image} is none",
+            f"gpubox build makes images of CUDA {listed(_data())}, and {image} is none",
             f"for new code: gpubox run {catalog.successor(f'nvidia/cuda:{tag}')}",
         )
     groups = [group for of_os in systems.values() for group in of_os]
     flavors = {group.flavor for group in groups}
     if tag.flavor not in flavors:
-        there = _listed(flavor for flavor in _FLAVORS if flavor in flavors)
+        there = listed(flavor for flavor in _FLAVORS if flavor in flavors)
         raise UsageError(f"CUDA {tag.cuda} has no flavor '{tag.flavor}'", f"there is: {there}")
     if tag.addon and tag.flavor == "base":
         raise UsageError(f"{image}: base images are without cuDNN", "with it: runtime and devel")
     addons = list(dict.fromkeys(group.addon for group in groups if group.addon))
     if tag.addon not in ("", *addons):
-        there = f"there is: {_listed(addons)}"
+        there = f"there is: {listed(addons)}"
         raise UsageError(f"CUDA {tag.cuda} has no '{tag.addon}'", there)
     if tag.os and tag.os not in systems:
         other = tag._replace(os=next(iter(systems)))
         raise UsageError(
-            f"CUDA {tag.cuda} can be made on {_listed(systems)}, not on {tag.os}",
+            f"CUDA {tag.cuda} can be made on {listed(systems)}, not on {tag.os}",
             f"gpubox build nvidia/cuda:{other}",
         )
     return tag
@@ -194,11 +195,6 @@ def _chosen(tag: Tag, os: str) -> list[Group]:
     flavors = _FLAVORS[: _FLAVORS.index(tag.flavor) + 1]
     groups = _data()[tag.cuda][os]
     return [each for each in groups if each.flavor in flavors and each.addon in ("", tag.addon)]
-
-
-def _listed(words: Iterator[str] | Sequence[str] | Mapping[str, object]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _base(image: str) -> str:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gpubox import values
 from gpubox.errors import EngineError, UsageError
+from gpubox.figures import counted
 from gpubox.gpus.claims import NO_CLAIM, SHARED
 from gpubox.gpus.holders import Holding
 from gpubox.gpus.machine import Device, Gpu, Machine, chosen, named, overlap
@@ -140,7 +141,7 @@ def _picked(
 ) -> Allocation:
     if facts.machine is None or facts.engine is None:
         raise EngineError(
-            f"{values.counted(asked.count, 'free GPU')} cannot be picked: {_why_unseen(facts)}",
+            f"{counted(asked.count, 'free GPU')} cannot be picked: {_why_unseen(facts)}",
             "name them, like --gpus device=0, or say --gpus all",
         )
     picked = pick(

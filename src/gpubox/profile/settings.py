@@ -214,7 +214,7 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="SIZE",
         written=yaml_types.Size,
         read=readers.one(values.size),
-        write=values.size_text,
+        write=values.size_written,
     ),
     Setting(
         key="ipc",
@@ -241,7 +241,7 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="SIZE",
         written=yaml_types.Size,
         read=readers.one(values.size),
-        write=values.size_text,
+        write=values.size_written,
     ),
     Setting(
         key="cpus",
@@ -250,7 +250,7 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="NUMBER",
         written=yaml_types.Cpus,
         read=readers.one(values.cpus),
-        write=values.cpus_text,
+        write=values.cpus_written,
     ),
     Setting(
         key="network_mode",

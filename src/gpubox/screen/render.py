@@ -17,13 +17,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gpubox.errors import GpuboxError
+from gpubox.figures import duration_text, listed, size_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gpubox.images.building import Building
     from gpubox.images.progress import News, Pulled, Pulls, Warned
-    from gpubox.screen import figures
+    from gpubox.screen import bars
 
 _PLAIN_LINE_SECONDS = 10
 _FRAME_SECONDS = 0.1
@@ -98,8 +99,7 @@ def table(
 
 def wider(left_out: Sequence[str]) -> str:
     """The sentence that says how to see the columns that are left out."""
-    missing = " and ".join(", ".join(left_out).rsplit(", ", 1))
-    return f"a wider window shows {missing}; --json everything"
+    return f"a wider window shows {listed(left_out)}; --json everything"
 
 
 def paragraph(sentence: str, width: int) -> list[str]:
@@ -206,7 +206,7 @@ class Screen:
     def _tell(self, pulls: Pulls, image: str, said: Warned | Pulled | GpuboxError) -> None:
         """Say what is still to be read when the pull is over."""
         from gpubox.images.progress import Warned
-        from gpubox.screen.figures import pulled_text
+        from gpubox.screen.bars import pulled_text
 
         if isinstance(said, Warned):
             self.warn(said.sentence)
@@ -220,8 +220,6 @@ class Screen:
 
     def building(self, image: str, titles: Sequence[str], builds: Iterator[Building]) -> None:
         """Show a build step by step, then say what it took; what a failing step said is shown."""
-        from gpubox.screen import figures
-
         started = time.monotonic()
         last: list[Building] = []
 
@@ -239,8 +237,8 @@ class Screen:
             if last and (said := last[0].output.strip()):
                 self.say(f"{_step(titles, last[0])}\n{said}" if draws(stderr=True) else said)
             raise
-        size = figures.size_text(last[0].size)
-        self.say(f"built {image} in {figures.duration_text(time.monotonic() - started)} ({size})")
+        size = size_text(last[0].size)
+        self.say(f"built {image} in {duration_text(time.monotonic() - started)} ({size})")
 
     def _each_once(self, sentences: Iterator[str]) -> None:
         shown = ""
@@ -301,12 +299,12 @@ class _Lines(_Nothing):
         self._due = time.monotonic() + _PLAIN_LINE_SECONDS
 
     def begin(self, image: str) -> None:
-        from gpubox.screen.figures import pulling_text
+        from gpubox.screen.bars import pulling_text
 
         self._say(pulling_text(image, self._pulls.under_way[image]))
 
     def move(self) -> None:
-        from gpubox.screen.figures import state_text
+        from gpubox.screen.bars import state_text
 
         if time.monotonic() > self._due:
             self._due += _PLAIN_LINE_SECONDS
@@ -329,7 +327,7 @@ class _Bars(_Nothing):
 
     def move(self) -> None:
         """Draw, if the last frame is old enough: thousands of events come at once."""
-        from gpubox.screen.figures import frame
+        from gpubox.screen.bars import frame
 
         now = time.monotonic()
         if now - self._seen > _STOPPED_SECONDS:
@@ -339,7 +337,7 @@ class _Bars(_Nothing):
             return
         self._due = now + _FRAME_SECONDS
         rate = self._rate.update(now, self._pulls.all_fetched)
-        self._replace(frame(self._pulls, rate, _screen()))
+        self._replace(frame(self._pulls, rate, _canvas()))
 
     def clear(self) -> None:
         if self._shown:
@@ -348,7 +346,7 @@ class _Bars(_Nothing):
 
     def _replace(self, lines: list[str]) -> None:
         """Draw over the last frame, whose lines a window that was made narrower has folded."""
-        columns = _screen().columns
+        columns = _canvas().columns
         rows = sum(max(1, math.ceil(len(line) / columns)) for line in self._shown)
         back = f"\r\x1b[{rows - 1}A" if rows > 1 else "\r"
         self._shown = lines  # first: Ctrl-C is mostly noticed when the text has just been written
@@ -357,12 +355,12 @@ class _Bars(_Nothing):
             sys.stderr.flush()
 
 
-def _screen() -> figures.Screen:
-    from gpubox.screen import figures
+def _canvas() -> bars.Canvas:
+    from gpubox.screen.bars import Canvas
 
     columns, rows = 80, 24
     with suppress(OSError):
         size = os.get_terminal_size(sys.stderr.fileno())
         columns, rows = size.columns or columns, size.lines or rows
     narrow = not (sys.stderr.encoding or "").lower().startswith("utf")
-    return figures.Screen(columns, rows, ascii=narrow)
+    return Canvas(columns, rows, ascii=narrow)

@@ -1,47 +1,18 @@
-"""Figures as a person reads them: sizes, times, and pulls as bars that fit a screen.
+"""Pulls as lines of text: what is said of one, and all of them as bars that fit a screen.
 
-Pure: figures in, lines of text out. Draws nothing.
+Pure: figures in, lines out. Draws nothing.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from gpubox.figures import counted, duration_text, parts_text, size_text
 from gpubox.images.progress import Layer, Phase, Pulled, Pulls, Whole
-from gpubox.values import counted
 
 _LABEL = 28  # columns of a layer's line, up to its bar
 _BESIDE_BAR = 60  # columns of the last lines, which have most to tell
 _WORDS = {Phase.DOWNLOADING: "downloading", Phase.EXTRACTING: "extracting"}
-
-
-def size_text(count: float) -> str:
-    """Bytes by powers of 1000, as registries and disks are measured: `3.9 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration_text(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
-def parts_text(done: int, total: int, all_known: bool = True) -> str:
-    """`1.2 of 3.4 GB`; `of 3.4+ GB` where not all sizes are known yet."""
-    if not total:
-        return size_text(done)
-    whole, unit = size_text(total).split()
-    part, its_unit = size_text(done).split()
-    same = "" if unit == its_unit else f" {its_unit}"
-    return f"{part}{same} of {whole}{'' if all_known else '+'} {unit}"
-
-
-# --- pulls
 
 
 def pulled_text(pulls: Pulls, image: str, pulled: Pulled) -> str:
@@ -72,7 +43,7 @@ def state_text(whole: Whole) -> str:
     return f"downloaded {got}{unpacked}"
 
 
-class Screen(msgspec.Struct, frozen=True):
+class Canvas(msgspec.Struct, frozen=True):
     """The size of the terminal, and whether it shows ASCII only."""
 
     columns: int
@@ -84,34 +55,34 @@ class Screen(msgspec.Struct, frozen=True):
         return max(8, min(40, self.columns - _BESIDE_BAR))
 
 
-def frame(pulls: Pulls, rate: float, screen: Screen) -> list[str]:
+def frame(pulls: Pulls, rate: float, canvas: Canvas) -> list[str]:
     """The lines that show pulls: the images, the layers under way, and how far the whole is.
 
     Images and layers that do not fit are only counted; the whole comes last and always fits.
     """
     whole = pulls.whole()
-    totals = _totals(pulls, whole, rate, screen)
-    room = max(2, screen.rows - len(totals) - 1)
-    titles = [_title(pulls, image, screen) for image in pulls.images if image in pulls.under_way]
+    totals = _totals(pulls, whole, rate, canvas)
+    room = max(2, canvas.rows - len(totals) - 1)
+    titles = [_title(pulls, image, canvas) for image in pulls.images if image in pulls.under_way]
     if len(titles) > room:
         titles = [*titles[: room - 1], f"and {len(titles) - room + 1} more"]
     busy = [item for item in whole.layers.items() if item[1].phase in _WORDS and item[1].size]
     shown = busy[: room - len(titles)]
-    layers = [_layer(name, layer, screen) for name, layer in shown]
+    layers = [_layer(name, layer, canvas) for name, layer in shown]
     lines = [*titles, *layers, _count(whole, len(busy) - len(shown)), *totals]
-    return [_cut(line, screen) for line in lines[-screen.rows :]]
+    return [_cut(line, canvas) for line in lines[-canvas.rows :]]
 
 
-def _title(pulls: Pulls, image: str, screen: Screen) -> str:
+def _title(pulls: Pulls, image: str, canvas: Canvas) -> str:
     """An image's line; with how much of it is there, if several are pulled."""
     text = pulling_text(image, pulls.under_way[image])
     if len(pulls.images) == 1:
         return text
     own = Whole(pulls.images[image].layers)
-    return _with_what_fits(text, [parts_text(own.done, own.total, own.all_known)], screen)
+    return _with_what_fits(text, [parts_text(own.done, own.total, own.all_known)], canvas)
 
 
-def _layer(name: str, layer: Layer, screen: Screen) -> str:
+def _layer(name: str, layer: Layer, canvas: Canvas) -> str:
     word = _WORDS[layer.phase]
     if layer.note.startswith("Retrying in "):
         word = f"retry in {layer.note.split()[2]} s"
@@ -119,9 +90,9 @@ def _layer(name: str, layer: Layer, screen: Screen) -> str:
     extracting = layer.phase == Phase.EXTRACTING
     done = layer.extracted if extracting else layer.done
     if not layer.total or (extracting and not done):  # how much there is in all is not known
-        return f"{label:{_LABEL}}  {'':{screen.bar}}  {size_text(layer.done)}"
+        return f"{label:{_LABEL}}  {'':{canvas.bar}}  {size_text(layer.done)}"
     figures = parts_text(done, layer.total)
-    return f"{label:{_LABEL}}  {_bar(done / layer.total, screen)}  {figures}"
+    return f"{label:{_LABEL}}  {_bar(done / layer.total, canvas)}  {figures}"
 
 
 def _count(whole: Whole, hidden: int) -> str:
@@ -143,29 +114,29 @@ def _count(whole: Whole, hidden: int) -> str:
     return f"{head}: {told}" if told else head
 
 
-def _totals(pulls: Pulls, whole: Whole, rate: float, screen: Screen) -> list[str]:
+def _totals(pulls: Pulls, whole: Whole, rate: float, canvas: Canvas) -> list[str]:
     got = parts_text(whole.done, whole.total, whole.all_known)
-    head = f"downloaded  {_percent(pulls.downloaded.value, screen)}  {got}"
+    head = f"downloaded  {_percent(pulls.downloaded.value, canvas)}  {got}"
     left, pace = whole.total - whole.done, []
     if left or not whole.all_known:
         pace.append(f"{size_text(rate)}/s")
     if left and whole.all_known and rate >= 1:
         pace.append(f"{_clock(left / rate)} left")
-    lines = [_with_what_fits(head, pace, screen)]
+    lines = [_with_what_fits(head, pace, canvas)]
     if whole.extracts:
         got = parts_text(whole.extracted, whole.total, whole.all_known)
-        lines.append(f"extracted   {_percent(pulls.unpacked.value, screen)}  {got}")
+        lines.append(f"extracted   {_percent(pulls.unpacked.value, canvas)}  {got}")
     return lines
 
 
-def _with_what_fits(line: str, parts: list[str], screen: Screen) -> str:
+def _with_what_fits(line: str, parts: list[str], canvas: Canvas) -> str:
     for part in parts:
-        line += f"  {part}" if len(line) + 2 + len(part) < screen.columns else ""
+        line += f"  {part}" if len(line) + 2 + len(part) < canvas.columns else ""
     return line
 
 
-def _percent(share: float, screen: Screen) -> str:
-    return f"{_bar(share, screen)} {int(share * 100 + 1e-9):3} %"
+def _percent(share: float, canvas: Canvas) -> str:
+    return f"{_bar(share, canvas)} {int(share * 100 + 1e-9):3} %"
 
 
 def _clock(seconds: float) -> str:
@@ -174,13 +145,13 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _bar(share: float, screen: Screen) -> str:
-    full, rest = ("#", ".") if screen.ascii else ("━", "─")
-    filled = int(min(1.0, share) * screen.bar)
-    return full * filled + rest * (screen.bar - filled)
+def _bar(share: float, canvas: Canvas) -> str:
+    full, rest = ("#", ".") if canvas.ascii else ("━", "─")
+    filled = int(min(1.0, share) * canvas.bar)
+    return full * filled + rest * (canvas.bar - filled)
 
 
-def _cut(line: str, screen: Screen) -> str:
-    """A line cut to the screen's width less one: in the last column terminals begin a new line."""
-    wide = screen.columns - 1
+def _cut(line: str, canvas: Canvas) -> str:
+    """A line cut to the canvas's width less one: in the last column terminals begin a new line."""
+    wide = canvas.columns - 1
     return line if len(line) <= wide else f"{line[: max(0, wide - 3)]}..."[:wide]
