@@ -26,6 +26,7 @@ from gpubox.checks import SOCKETS, Room, Seen
 from gpubox.errors import GpuboxError, why
 from gpubox.gpus.holders import Program
 from gpubox.plan.facts import Caller
+from gpubox.screen.standard import window_size
 
 _ANSWER_SECONDS = 1
 
@@ -41,9 +42,9 @@ def caller() -> Caller:
         home=Path.home(),
         folder=Path.cwd(),
         environ=dict(os.environ),
-        stdin_is_terminal=_is_terminal(0),
-        stdout_is_terminal=_is_terminal(1),
-        rows_columns=_window(),
+        stdin_is_terminal=os.isatty(0),
+        stdout_is_terminal=os.isatty(1),
+        rows_columns=window_size(1) or window_size(0),
     )
 
 
@@ -59,23 +60,6 @@ def _group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
-
-
-def _is_terminal(descriptor: int) -> bool:
-    try:
-        return os.isatty(descriptor)
-    except OSError:
-        return False
-
-
-def _window() -> tuple[int, int] | None:
-    """Rows and columns of the terminal: of standard output, else of standard input."""
-    for descriptor in (1, 0):
-        with suppress(OSError):
-            size = os.get_terminal_size(descriptor)
-            if size.lines and size.columns:
-                return size.lines, size.columns
-    return None
 
 
 def port_holder(number: int) -> str | None:

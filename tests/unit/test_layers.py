@@ -20,8 +20,8 @@ SOURCE = Path(gpubox.__file__).parent
 GROUND = """
 errors figures values boxes.labels
 gpus.claims boxes.boxes gpus.machine gpus.cgroups gpus.holders gpus.contest
-images.catalog images.demands images.progress screen.bars images.recipe checks images.fits
-gpus.pick images.offers images.building
+images.catalog images.demands images.progress screen.bars screen.keys images.recipe
+checks images.fits gpus.pick images.offers images.building
 profile.layers profile.yaml_types profile.readers profile.settings profile.profile profile.schema
 plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend
 engine.faults engine.archives
@@ -30,7 +30,7 @@ boxes.inspection boxes.moved boxes.saved boxes.leftovers doctor.cdi doctor.diagn
 """
 # These stand on that ground and meet the outside world.
 ABOVE = """
-engine.contexts engine.glance host gpus.nvml doctor.nvidia images.hub
+engine.contexts engine.glance screen.standard screen.signals host gpus.nvml doctor.nvidia images.hub
 engine.streams engine.unreachable screen.terminal screen.watching boxes.jupyter
 engine.connection engine.images engine.containers engine.builds engine.processes engine.engine
 slurm.commands images.pull images.registries gpus.survey gpus.race

@@ -20,7 +20,8 @@ from gpubox.engine import streams
 from gpubox.engine.streams import Frames, SocketStream, TlsStream
 from gpubox.errors import EngineError
 from gpubox.screen import terminal
-from gpubox.screen.terminal import Ending, How, Signals
+from gpubox.screen.signals import Signals
+from gpubox.screen.terminal import Ending, How
 from lab.certificates import make_certificates
 from lab.frames import frame
 

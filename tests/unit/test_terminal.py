@@ -27,7 +27,10 @@ from hypothesis import strategies as st
 from gpubox.engine.streams import SocketStream
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.screen import terminal
-from gpubox.screen.terminal import DetachKeys, Ending, How, Signals
+from gpubox.screen.keys import DetachKeys, detach_sequence
+from gpubox.screen.signals import Signals
+from gpubox.screen.standard import window_size
+from gpubox.screen.terminal import Ending, How
 from lab.frames import frame
 from lab.waiting import wait_until
 
@@ -50,13 +53,13 @@ DEADLINE = 20.0
     ],
 )
 def test_detach_keys_are_read_as_docker_reads_them(text: str, keys: bytes) -> None:
-    assert terminal.detach_sequence(text) == keys
+    assert detach_sequence(text) == keys
 
 
 @pytest.mark.parametrize("text", ["", "a,,b", "ctrl-", "ctrl-P", "ctrl-1", "é", "del", "ab"])
 def test_what_is_no_key_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="unknown key"):
-        terminal.detach_sequence(text)
+        detach_sequence(text)
 
 
 few_keys = st.text("ab", max_size=6).map(str.encode)
@@ -479,8 +482,10 @@ def test_the_third_interrupt_leaves_also_a_box_without_output() -> None:
 
 PROGRAM = """
 import fcntl, json, os, signal, socket, sys, termios
-from gpubox.screen import terminal
 from gpubox.engine.streams import SocketStream
+from gpubox.screen import terminal
+from gpubox.screen.keys import detach_sequence
+from gpubox.screen.signals import Signals
 
 box, report, refusals, wanted = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -494,12 +499,12 @@ def resize(rows, columns):
     say("resize", rows, columns)
     return refusals < 0
 
-with terminal.Signals() as signals:
+with Signals() as signals:
     say("ready")
     ending = terminal.attach(
         SocketStream(socket.socket(fileno=box)), signals, resize=resize,
         forward=lambda arrived: say("forward", arrived.name),
-        detach_keys=terminal.detach_sequence("ctrl-p,ctrl-q"), **json.loads(wanted),
+        detach_keys=detach_sequence("ctrl-p,ctrl-q"), **json.loads(wanted),
     )
 say("ending", ending.how.name, ending.signal and ending.signal.name)
 """
@@ -741,13 +746,13 @@ def test_after_a_stop_the_keyboard_is_the_boxs_again() -> None:
 
 def test_what_is_no_terminal_has_no_size(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
-        assert terminal.window_size(file.fileno()) is None
+        assert window_size(file.fileno()) is None
 
 
 def test_a_terminal_that_does_not_know_its_size_has_none() -> None:
     with at_terminal() as person:
         person.resized(0, 0)
-        assert terminal.window_size(person.slave) is None
+        assert window_size(person.slave) is None
 
 
 def test_the_callers_window_is_the_keyboards_where_the_output_is_a_pipe() -> None:

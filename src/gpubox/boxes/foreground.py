@@ -20,6 +20,8 @@ from gpubox.engine.processes import Exec, Hijacked
 from gpubox.engine.streams import stream
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.screen import terminal
+from gpubox.screen.keys import detach_sequence
+from gpubox.screen.signals import Signals
 from gpubox.screen.terminal import Ending, How
 
 _PULSE = 0.1  # seconds between two questions whether an exec has ended: no call waits for that
@@ -56,9 +58,7 @@ def attached(engine: Engine, box: str, image: str, *, stdin: bool) -> Process:
     )
 
 
-def beside(
-    engine: Engine, box: str, image: str, wanted: Exec, signals: terminal.Signals
-) -> Process:
+def beside(engine: Engine, box: str, image: str, wanted: Exec, signals: Signals) -> Process:
     """Start another process in a running box.
 
     An engine sends signals only to a box's own process. So this one has a mark in its environment,
@@ -92,7 +92,7 @@ done | sort -n)"""
 def detach_keys(engine: Engine) -> bytes:
     """The keys that leave a box. Asked for before there is one: a wrong setting is an error."""
     try:
-        return terminal.detach_sequence(engine.detach_keys)
+        return detach_sequence(engine.detach_keys)
     except ValueError as error:
         raise EngineError(
             f"detachKeys in Docker's config.json is '{engine.detach_keys}': {error}",
@@ -102,7 +102,7 @@ def detach_keys(engine: Engine) -> bytes:
 
 
 def accompany(
-    process: Process, signals: terminal.Signals, *, tty: bool, stdin: bool, keys: bytes
+    process: Process, signals: Signals, *, tty: bool, stdin: bool, keys: bytes
 ) -> Outcome:
     """Be a process's terminal or pipes until it ends or is left by the detach `keys`."""
 

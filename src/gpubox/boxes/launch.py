@@ -30,7 +30,7 @@ from gpubox.plan import identity
 from gpubox.plan.facts import Facts
 from gpubox.plan.plan import Plan
 from gpubox.plan.translate import arguments
-from gpubox.screen import terminal
+from gpubox.screen.signals import Signals
 from gpubox.slurm import commands
 
 # Processes of a box whose command does not run yet: its init process, runc's own, a failed try.
@@ -48,7 +48,7 @@ class Foreground(msgspec.Struct, frozen=True):
     """A box's process whose streams are ours, and our signals, which are held for it."""
 
     process: Process
-    signals: terminal.Signals
+    signals: Signals
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -183,7 +183,7 @@ class Launch(msgspec.Struct, frozen=True):
 
     def _start_detached(self, plan: Plan, facts: Facts) -> Started:
         to_run = arguments(plan)
-        with terminal.Signals() as signals:  # none may strike between create and start
+        with Signals() as signals:  # none may strike between create and start
             plain = not to_run.host_config and not plan.as_caller and not plan.contested
             if plain and self.engine.image(plan.image):
                 started = Started(self.engine.run_detached(to_run), plan)
@@ -210,7 +210,7 @@ class Launch(msgspec.Struct, frozen=True):
 
     def _start_attached(self, held: ExitStack, plan: Plan, facts: Facts) -> Started:
         with ExitStack() as attempt:
-            signals = attempt.enter_context(terminal.Signals())
+            signals = attempt.enter_context(Signals())
             box = self._create(plan)
             with self._or_removed(box, fenced=plan.contested):
                 if plan.contested:

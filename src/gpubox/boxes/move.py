@@ -26,7 +26,7 @@ from gpubox.plan.allocation import Allocation
 from gpubox.plan.backend import backend
 from gpubox.plan.docker_words import GpuRequest
 from gpubox.plan.facts import Facts
-from gpubox.screen import terminal
+from gpubox.screen.signals import Signals
 from gpubox.values import Gpus
 
 _STOP_SECONDS = 10  # Docker's own, where the box says none
@@ -74,7 +74,7 @@ class Move(msgspec.Struct, frozen=True):
             if new is None:
                 return None
             try:
-                with terminal.Signals() as signals:
+                with Signals() as signals:
                     self._move(box, new, facts, signals)
             except Lost as lost:
                 self.race.outlast(lost.to, facts.holdings)
@@ -82,7 +82,7 @@ class Move(msgspec.Struct, frozen=True):
             else:
                 return new
 
-    def _move(self, box: Box, new: Allocation, facts: Facts, signals: terminal.Signals) -> None:
+    def _move(self, box: Box, new: Allocation, facts: Facts, signals: Signals) -> None:
         engine, race = self.engine, self.race.heeding(signals)
         with ExitStack() as undo:
             ticket = undo.enter_context(Ticket(engine, box.id, moved.claim(new)))

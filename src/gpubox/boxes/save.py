@@ -22,7 +22,7 @@ from gpubox.engine.engine import Engine
 from gpubox.engine.images import LocalImage
 from gpubox.errors import EngineError, GpuboxError, why
 from gpubox.profile.layers import as_typed
-from gpubox.screen import terminal
+from gpubox.screen.signals import Signals
 
 _PULSE = 0.2  # seconds between two looks
 
@@ -51,7 +51,7 @@ class Save(msgspec.Struct, frozen=True):
 
         What fails or is interrupted before 4 is undone, the last step first.
         """
-        with terminal.Signals() as signals:
+        with Signals() as signals:
             former = self.engine.image(self.image)
             self._write(box, made, text, screen, signals, former)
             if former and former != self.engine.image(self.image):
@@ -63,7 +63,7 @@ class Save(msgspec.Struct, frozen=True):
         made: Saved,
         text: str,
         screen: Screen,
-        signals: terminal.Signals,
+        signals: Signals,
         former: LocalImage | None,
     ) -> None:
         with ThreadPoolExecutor(max_workers=1) as worker, ExitStack() as undo:
@@ -93,7 +93,7 @@ class Save(msgspec.Struct, frozen=True):
                 self.engine.remove_image(self.image)
 
 
-def _sentences(box: Box, making: Future[str], signals: terminal.Signals) -> Iterator[str]:
+def _sentences(box: Box, making: Future[str], signals: Signals) -> Iterator[str]:
     """What to say until the engine is done: it cannot be stopped once it has begun."""
     began = time.monotonic()
     while not wait([making], _PULSE).done:

@@ -100,7 +100,7 @@ def _come_back(app: App, engine: Engine, box: Box, seconds: float) -> int:
     """Start its own shell again, attached to our terminal."""
     from gpubox.boxes import foreground
     from gpubox.boxes.again import Again
-    from gpubox.screen.terminal import Signals
+    from gpubox.screen.signals import Signals
 
     _refuse_to_run_again(box)
     if not has_terminal(engine.inspect(box.id)):
@@ -157,7 +157,7 @@ def _takes_no_command(box: Box, command: Sequence[str]) -> GpuboxError:
 def _attach(app: App, engine: Engine, box: Box) -> int:
     """Be the terminal, or the pipes, of the process that the box was started with."""
     from gpubox.boxes import foreground
-    from gpubox.screen.terminal import Signals
+    from gpubox.screen.signals import Signals
 
     found = engine.inspect(box.id)
     tty, stdin = has_terminal(found), bool(found["Config"]["OpenStdin"])
@@ -183,7 +183,7 @@ def _beside(
     from gpubox.boxes import foreground
     from gpubox.engine.faults import explain
     from gpubox.engine.processes import Exec
-    from gpubox.screen.terminal import Signals
+    from gpubox.screen.signals import Signals
 
     tty = app.caller.at_terminal
     if not command and not tty and not parameters["interactive"]:

@@ -161,7 +161,7 @@ def _found(wish: Wish, request: Request, engine: Engine, box: Box) -> Server:
 def _again(wish: Wish, request: Request, launch: Launch, box: Box) -> Server:
     """Start a stopped notebook; its port stays its own."""
     from gpubox.boxes.again import Again
-    from gpubox.screen.terminal import Signals
+    from gpubox.screen.signals import Signals
 
     engine = launch.engine
     server = _found(wish, request, engine, box)

@@ -136,7 +136,7 @@ Begin = Callable[["App", "Race", "Facts", "Box"], str]
 
 
 def _again(this: App, race: Race, boxes: Sequence[Box], begin: Begin) -> int:
-    from gpubox.screen.terminal import Signals
+    from gpubox.screen.signals import Signals
 
     this.refuse_to_start_past_slurm(boxes)
     facts = this.surveyed(race, boxes)

@@ -20,7 +20,7 @@ from gpubox.gpus.holders import Holding
 from gpubox.gpus.pick import NotFree
 from gpubox.gpus.survey import Survey
 from gpubox.plan.facts import Facts
-from gpubox.screen import terminal
+from gpubox.screen.signals import Signals
 
 _PULSE = 0.2  # seconds between two looks
 _PATIENCE = 10  # seconds after which a starter that does not move is removed
@@ -67,10 +67,10 @@ class Race(msgspec.Struct, frozen=True):
     survey: Survey
     voice: Voice
     until: float = 0
-    signals: terminal.Signals | None = None
+    signals: Signals | None = None
     undecided: dict[str, float] = msgspec.field(default_factory=dict)
 
-    def heeding(self, signals: terminal.Signals) -> Race:
+    def heeding(self, signals: Signals) -> Race:
         return replace(self, signals=signals)
 
     def when_free(self, decide: Callable[[Facts], T], facts: Facts) -> tuple[T, Facts]:

@@ -10,12 +10,8 @@ import errno
 import os
 import select
 import signal
-import socket
-import stat
-import termios
-import tty as tty_modes
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing
 from enum import Enum, auto
 from time import monotonic
 
@@ -23,6 +19,9 @@ import msgspec
 
 from gpubox.engine.streams import STDERR, STDOUT, BoxStream, Frames
 from gpubox.errors import GpuboxError, why
+from gpubox.screen.keys import DetachKeys
+from gpubox.screen.signals import Signals
+from gpubox.screen.standard import Standard, is_terminal, raw, set_raw, window_size
 
 Resize = Callable[[int, int], bool]
 """Tell the box (rows, columns); False where it does not run yet, and is to be told again."""
@@ -47,219 +46,7 @@ class Ending(msgspec.Struct, frozen=True):
     signal: signal.Signals | None = None
 
 
-# --- our side
-
-
-def window_size(fd: int) -> tuple[int, int] | None:
-    """Rows and columns of the terminal, if it is one and knows them."""
-    try:
-        size = os.get_terminal_size(fd)
-    except OSError:
-        return None
-    return (size.lines, size.columns) if size.lines and size.columns else None
-
-
-@contextmanager
-def raw(fd: int) -> Iterator[None]:
-    """Raw mode: each key is bytes for us. What was typed ahead is kept; a hang-up is no error."""
-    before = None
-    with suppress(termios.error):
-        before = termios.tcgetattr(fd)
-    try:
-        _set_raw(fd)
-        yield
-    finally:
-        with suppress(termios.error):
-            if before:
-                termios.tcsetattr(fd, termios.TCSANOW, before)
-
-
-def _set_raw(fd: int) -> None:
-    with suppress(termios.error):
-        tty_modes.setraw(fd, termios.TCSANOW)
-
-
-def _is_terminal(fd: int) -> bool:
-    """Whether it is a terminal, also one that has hung up: isatty() says no to that."""
-    try:
-        termios.tcgetattr(fd)
-    except termios.error as error:
-        return bool(error.args[0] == errno.EIO)
-    return True
-
-
-class _Standard:
-    """One of our standard streams, for one direction, so that no use of it blocks the loop.
-
-    O_NONBLOCK on the descriptor itself would hit all that share it, the shell too: a pipe or a
-    terminal is opened anew. Where that fails (a socket, another user's terminal), only as much is
-    written at a time as a poll vouches for.
-    """
-
-    def __init__(self, fd: int, flags: int) -> None:
-        self.fd = self._given = fd
-        self.is_terminal = _is_terminal(fd)
-        self._careful = False
-        with suppress(OSError):
-            mode = os.fstat(fd).st_mode
-            self._careful = self.is_terminal or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-            if self._careful:
-                again = flags | os.O_NONBLOCK | os.O_NOCTTY
-                self.fd = os.open(f"/proc/self/fd/{fd}", again)
-                self._careful = False
-
-    def close(self) -> None:
-        if self.fd != self._given:
-            os.close(self.fd)
-
-    def read(self, limit: int) -> bytes | None:
-        """None: nothing now; empty: the end, or a terminal that is gone."""
-        try:
-            return os.read(self.fd, limit)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            if self.is_terminal or error.errno == errno.EBADF:
-                return b""
-            raise GpuboxError(f"standard input: {why(error)}") from None
-
-    def hung_up(self) -> bool:
-        """Whether this was a terminal, and is gone: to a read that looks like Ctrl-D."""
-        if self.is_terminal:
-            try:
-                termios.tcgetattr(self.fd)
-            except termios.error:
-                return True
-        return False
-
-    def write(self, data: memoryview) -> int:
-        """How many bytes went; 0: none now."""
-        if self._careful:
-            if not select.select([], [self.fd], [], 0)[1]:
-                return 0
-            data = data[: select.PIPE_BUF]
-        try:
-            return os.write(self.fd, data)
-        except BlockingIOError:
-            return 0
-
-
-# --- detach keys
-
-_CONTROL = [f"ctrl-{key}" for key in "@abcdefghijklmnopqrstuvwxyz[\\]^_"]
-"""By their codes; https://github.com/moby/term/blob/main/ascii.go"""
-
-
-def detach_sequence(text: str) -> bytes:
-    """The bytes of Docker's `detachKeys` (`ctrl-p,ctrl-q`); ValueError for what is none."""
-    return bytes(_code(key) for key in text.split(","))
-
-
-def _code(key: str) -> int:
-    if key == "DEL":
-        return 127
-    if len(key) == 1 and key.isascii():
-        return ord(key)
-    if key not in _CONTROL:
-        raise ValueError(f"unknown key '{key}'")
-    return _CONTROL.index(key)
-
-
-class DetachKeys:
-    """Looks for the sequence in what is typed, and holds back what may be its beginning."""
-
-    def __init__(self, sequence: bytes) -> None:
-        self._sequence, self._held = sequence, b""
-
-    def find(self, typed: bytes) -> tuple[bytes, bool]:
-        """What goes to the box, and whether the sequence was typed behind it."""
-        typed = self._held + typed
-        passed, found, _ = typed.partition(self._sequence)
-        if found:
-            return passed, True
-        longest = len(self._sequence) - 1
-        held = next(n for n in range(longest, -1, -1) if typed.endswith(self._sequence[:n]))
-        passed, self._held = typed[: len(typed) - held], typed[len(typed) - held :]
-        return passed, False
-
-
-# --- signals
-
-# Not: WINCH, which makes Apache-like servers stop (https://github.com/moby/moby/issues/40871), what
-# stops only us (TSTP, TTIN, TTOU), and what tells of ourselves (CHLD, PIPE, URG, XFSZ, faults).
-_FORWARDED = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "CONT")
-_HELD = frozenset(signal.Signals[f"SIG{name}"] for name in (*_FORWARDED, "WINCH"))
-_ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
-_ENOUGH = 3
-
-
-class Signals:
-    """While this is entered, signals do nothing but wait for `arrived`, `heed` and `attach`.
-
-    One that was ignored before stays so (`nohup`). On leaving, those that have arrived are raised
-    again, unless `attach` has attended to them.
-    """
-
-    def __enter__(self) -> Signals:
-        self.attended = False
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
-        self._write.setblocking(False)
-        with _blocked():
-            self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-            self._handlers = {
-                held: signal.signal(held, lambda *_: None)
-                for held in _HELD
-                if signal.getsignal(held) not in (signal.SIG_IGN, None)
-            }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with _blocked():
-            left = () if self.attended else self.arrived()
-            for held, handler in self._handlers.items():
-                signal.signal(held, handler)
-            signal.set_wakeup_fd(self._wakeup)
-            self._read.close()
-            self._write.close()
-            for late in left:
-                signal.raise_signal(late)
-
-    def fileno(self) -> int:
-        """Readable when a signal has arrived."""
-        return self._read.fileno()
-
-    def arrived(self) -> tuple[signal.Signals, ...]:
-        """Take the signals that have arrived since the last time, in order."""
-        return self._arrived(0)
-
-    def end_us(self) -> bool:
-        """Whether one has arrived that would have ended us; it is left for others to take."""
-        return not _ENDING.isdisjoint(self._arrived(socket.MSG_PEEK))
-
-    def heed(self, seconds: float = 0) -> None:
-        """Wait so long, or until a signal arrives; KeyboardInterrupt for one that would end us.
-
-        That stays to be taken, so on leaving it is raised again.
-        """
-        select.select([self], [], [], seconds)
-        if self.end_us():
-            raise KeyboardInterrupt
-
-    def _arrived(self, how: int) -> tuple[signal.Signals, ...]:
-        with suppress(BlockingIOError):
-            numbers = self._read.recv(4096, how)
-            return tuple(signal.Signals(n) for n in numbers if n in self._handlers)
-        return ()
-
-
-@contextmanager
-def _blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+_ENOUGH = 3  # SIGINT or SIGTERM, and we give up the box
 
 
 class _Heed(msgspec.Struct):
@@ -317,7 +104,7 @@ class _Input:
 
     def __init__(
         self,
-        source: _Standard,
+        source: Standard,
         stream: BoxStream,
         *,
         keyboard: bool,
@@ -340,7 +127,7 @@ class _Input:
     def resume(self) -> None:
         """Raw again, after the shell had the terminal while we were stopped."""
         if self._keyboard:
-            _set_raw(self.fd)
+            set_raw(self.fd)
 
     def read(self) -> Ending | None:
         data = self._source.read(_CHUNK)
@@ -371,7 +158,7 @@ class _Input:
 class _Output:
     """From the box to our standard output and error; without `frames` all goes to the first."""
 
-    def __init__(self, out: _Standard, err: _Standard, frames: Frames | None) -> None:
+    def __init__(self, out: Standard, err: Standard, frames: Frames | None) -> None:
         self._frames, self._targets = frames, {0: out, STDOUT: out, STDERR: err}
         self._pieces: Iterator[tuple[int, memoryview]] = iter(())
         self._target, self._unwritten = out, memoryview(b"")
@@ -483,8 +270,8 @@ def attach(
     signals.attended = True
     keyboard = tty and stdin
     with ExitStack() as held:
-        source = held.enter_context(closing(_Standard(fds[0], os.O_RDONLY)))
-        out, err = (held.enter_context(closing(_Standard(fd, os.O_WRONLY))) for fd in fds[1:])
+        source = held.enter_context(closing(Standard(fds[0], os.O_RDONLY)))
+        out, err = (held.enter_context(closing(Standard(fd, os.O_WRONLY))) for fd in fds[1:])
         if keyboard:
             held.enter_context(raw(source.fd))
         return _Attachment(
@@ -504,7 +291,7 @@ def outlast(
 
     A box may close its output long before it ends: `exec >/dev/null 2>&1; sleep 1000`.
     """
-    heed = _Heed(forward, keyboard=tty, at_terminal=_is_terminal(stdin_fd))
+    heed = _Heed(forward, keyboard=tty, at_terminal=is_terminal(stdin_fd))
     poll = select.poll()
     for fd in (exited, signals.fileno()):
         poll.register(fd, select.POLLIN)

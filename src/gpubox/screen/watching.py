@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from gpubox.engine.streams import STDOUT
-from gpubox.screen.terminal import window_size
+from gpubox.screen.standard import window_size
 
 T = TypeVar("T")
 STDIN = 0
