@@ -16,11 +16,11 @@ import pytest
 from docker import DockerClient
 from msgspec.structs import replace
 
-from gpubox import host
 from gpubox.engine.contexts import Endpoint
 from gpubox.engine.engine import connect
 from gpubox.gpus.holders import join
 from gpubox.gpus.machine import Device, Gpu, Machine
+from gpubox.host.caller import caller as who
 from gpubox.plan.facts import Ask, Facts
 from gpubox.plan.plan import plan
 from gpubox.plan.translate import arguments, docker_run
@@ -40,7 +40,7 @@ EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 
 
 def config(example: Path, folder: Path) -> Config:
-    caller = host.caller()
+    caller = who()
     # no more than a small machine has; all host folders are below one that exists
     small = {"BOX_CPUS": "1", "BOX_MEMORY": "64m", "DEMO_MEMORY": "64m", "MEMORY": "64m"}
     places = ("COURSE_DATA", "LAB_DATA", "LAB_SCRATCH", "DATA")
@@ -58,7 +58,7 @@ def test_an_examples_line_creates_what_gpubox_creates(
     gpus = [Gpu(index=index, uuid=uuid) for index, uuid in enumerate(engine.gpus)]
     devices = [Device(index=str(gpu.index), uuid=gpu.uuid, processes=()) for gpu in gpus]
     facts = Facts(
-        caller=host.caller(),
+        caller=who(),
         engine=ours.facts(),
         machine=Machine("580.65.06", (13, 0), tuple(gpus)),
         holdings=join(devices, (), {}, "nobody"),

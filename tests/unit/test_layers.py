@@ -16,13 +16,15 @@ import gpubox
 SOURCE = Path(gpubox.__file__).parent
 
 # From the ground up: each room knows only rooms before it. These are pure, and tested without an
-# outside world, but for `layers`, which reads files: of it the others know the records.
+# outside world, but for `layers`, which reads files, and `accounts`, which it asks whose they are:
+# of `layers` the others know the records.
 GROUND = """
 errors figures values boxes.labels
 gpus.claims boxes.boxes gpus.machine gpus.cgroups gpus.holders gpus.contest
 images.catalog images.demands images.progress screen.bars screen.keys images.recipe
 checks images.fits gpus.pick images.offers images.building
-profile.layers profile.yaml_types profile.readers profile.settings profile.profile profile.schema
+host.accounts profile.layers
+profile.yaml_types profile.readers profile.settings profile.profile profile.schema
 plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend
 engine.faults engine.archives
 plan.allocation plan.environment plan.plan plan.translate plan.export plan.identity
@@ -30,7 +32,8 @@ boxes.inspection boxes.moved boxes.saved boxes.leftovers doctor.cdi doctor.diagn
 """
 # These stand on that ground and meet the outside world.
 ABOVE = """
-engine.contexts engine.glance screen.standard screen.signals host gpus.nvml doctor.nvidia images.hub
+engine.contexts engine.glance screen.standard screen.signals
+host.caller host.processes host.engines host.paths gpus.nvml doctor.nvidia images.hub
 engine.streams engine.unreachable screen.terminal screen.watching boxes.jupyter
 engine.connection engine.images engine.containers engine.builds engine.processes engine.engine
 slurm.commands images.pull images.registries gpus.survey gpus.race
@@ -38,7 +41,7 @@ boxes.ports boxes.foreground boxes.launch boxes.again boxes.move boxes.save doct
 screen.render cli
 """
 ROOMS = [*GROUND.split(), *ABOVE.split()]
-PURE = [room for room in GROUND.split() if room != "profile.layers"]
+PURE = [room for room in GROUND.split() if room not in ("profile.layers", "host.accounts")]
 
 # A room, or a folder of rooms.
 DOORS = {
@@ -79,7 +82,7 @@ def module_of(path: Path) -> str:
 
 
 FILES = sorted(SOURCE.rglob("*.py"))
-FOLDERS = {"", "boxes", "doctor", "engine", "gpus", "images", "plan", "profile", "screen", "slurm"}
+FOLDERS = {""} | {room.partition(".")[0] for room in ROOMS if "." in room}
 PACKAGE = FOLDERS | {"__main__"}
 
 

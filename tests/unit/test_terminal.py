@@ -758,7 +758,7 @@ def test_a_terminal_that_does_not_know_its_size_has_none() -> None:
 def test_the_callers_window_is_the_keyboards_where_the_output_is_a_pipe() -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 97, 0, 0))
-    program = "from gpubox import host; print(host.caller().rows_columns)"
+    program = "from gpubox.host.caller import caller; print(caller().rows_columns)"
     for stdin, known in ((slave, b"(31, 97)"), (subprocess.DEVNULL, b"None")):
         asked = subprocess.run(
             [sys.executable, "-c", program],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gpubox import host
 from gpubox.engine.engine import Engine
+from gpubox.host import processes
 
 
 def port_holder(engine: Engine, number: int) -> str | None:
     """Who has a port, in words: a box, a container, a program here; None where nobody is seen."""
     holder = engine.publishers().get(number)
-    return host.port_holder(number) if not holder and engine.endpoint.local else holder
+    return processes.port_holder(number) if not holder and engine.endpoint.local else holder

@@ -109,9 +109,9 @@ class App:
 
     @cached_property
     def caller(self) -> Caller:
-        from gpubox import host
+        from gpubox.host.caller import caller
 
-        return host.caller()
+        return caller()
 
     @cached_property
     def config(self) -> Config:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpubox import host
 from gpubox.cli.app import App, app
 from gpubox.errors import GpuboxError
 from gpubox.figures import size_text
+from gpubox.host import paths
 from gpubox.screen import render
 
 if TYPE_CHECKING:
     from gpubox.checks import Seen
     from gpubox.profile.readers import Item
 
-_NO_SIZE = host.Measured()
+_NO_SIZE = paths.Measured()
 
 
 @click.command("datasets")
@@ -60,7 +60,7 @@ def _is_here(this: App) -> bool:
 
 def _dataset(name: str, item: Item, here: bool) -> dict[str, Any]:
     mount = item.value
-    seen = host.look(mount.source) if here else None
+    seen = paths.look(mount.source) if here else None
     return {
         "name": name,
         "path": mount.source,
@@ -84,7 +84,7 @@ def _measure(this: App, item: dict[str, Any]) -> None:
 
     def sums() -> Iterator[str]:
         nonlocal last
-        for last in host.measure(item["path"]):
+        for last in paths.measure(item["path"]):
             yield f"{item['name']}: {size_text(last.size)} in {last.entries} files"
 
     if item["readable"]:

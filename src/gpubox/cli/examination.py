@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from gpubox import host
 from gpubox.boxes import inspection, jupyter
 from gpubox.checks import Check
 from gpubox.cli import preflight
@@ -26,6 +25,7 @@ from gpubox.engine.engine import Engine, connect
 from gpubox.errors import GpuboxError
 from gpubox.gpus import nvml
 from gpubox.gpus.machine import Gpu, Machine
+from gpubox.host import engines, paths
 from gpubox.images import catalog, fits
 from gpubox.images.pull import order
 from gpubox.plan.allocation import asked_gpus
@@ -145,8 +145,8 @@ def _no_engine(this: App, error: GpuboxError) -> NoEngine:
     return NoEngine(
         problem=error.problem,
         hint=error.hint,
-        installed=host.has_program("dockerd") or Path("/snap/docker").exists(),
-        others=host.engine_sockets(caller.environ, caller.home, path),
+        installed=engines.is_installed(),
+        others=engines.sockets(caller.environ, caller.home, path),
     )
 
 
@@ -178,7 +178,7 @@ def _toolkit(this: App, seen: EngineSeen | NoEngine) -> Toolkit:
     socket = _socket(this)
     if socket is None or isinstance(seen, NoEngine):
         return Toolkit()
-    server = host.server(socket)
+    server = engines.server(socket)
     path = server.path or f"{nvidia.PROGRAMS}:{this.caller.environ.get('PATH', '')}"
     return nvidia.toolkit(path, server.since, seen.runtime)
 
@@ -197,7 +197,7 @@ def _of_rooms(seen: EngineSeen | NoEngine, elsewhere: str, questions: Questions)
     if elsewhere or isinstance(seen, NoEngine):
         yield from diagnosis.of_rooms([], elsewhere or "no engine answers")
         return
-    asked = [questions.ask(host.room, folder) for folder in seen.folders]
+    asked = [questions.ask(paths.room, folder) for folder in seen.folders]
     rooms = [room for answer in asked if (room := answer(None))]
     yield from diagnosis.of_rooms(rooms, "where this engine keeps images is not seen from here")
 

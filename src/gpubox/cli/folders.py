@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from shutil import which
 from typing import TYPE_CHECKING
 
-from gpubox import checks, host
+from gpubox import checks
 from gpubox.errors import EngineError
+from gpubox.host import paths
 from gpubox.profile.layers import BUILT_IN, COMMAND_LINE
 from gpubox.values import Mount
 
@@ -27,7 +28,7 @@ def against(request: Request, plan: Plan) -> Iterator[checks.Check]:
     return checks.of_sources(
         [_source(request, mount, endpoint.local) for mount in plan.folders()],
         sockets=_sockets(endpoint),
-        mountinfo=host.mountinfo(),
+        mountinfo=paths.mountinfo(),
         as_caller=plan.as_caller is not None,
     )
 
@@ -39,7 +40,7 @@ def _source(request: Request, mount: Mount, local: bool) -> checks.Source:
         mount,
         use,
         "" if where in (BUILT_IN, COMMAND_LINE) else f"{where}: {key}",
-        host.look(mount.source or "") if local else None,
+        paths.look(mount.source or "") if local else None,
     )
 
 
@@ -57,7 +58,7 @@ def _sockets(endpoint: Endpoint) -> tuple[str, ...]:
     if not endpoint.local:
         return checks.SOCKETS
     own = endpoint.host.removeprefix("unix://")
-    looks = {path: host.look(path) for path in (own, *checks.SOCKETS)}
+    looks = {path: paths.look(path) for path in (own, *checks.SOCKETS)}
     real_paths = {path: seen.real for path, seen in looks.items() if not seen.trouble}
     return (*real_paths, *real_paths.values())
 
@@ -79,7 +80,7 @@ def explained(request: Request, plan: Plan) -> Iterator[None]:
 def _whereabouts(program: str, request: Request, plan: Plan) -> str:
     """A hint if this machine has the program; empty where it has none."""
     here = request.app.caller.folder
-    seen = host.look(str(here / program))
+    seen = paths.look(str(here / program))
     if not program.startswith("/") and not seen.trouble and not seen.folder:
         return checks.of_program(program, str(here), plan.folders(), plan.working_dir, plan.image)
     return checks.of_host_program(program, plan.image) if which(program) else ""

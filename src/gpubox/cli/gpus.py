@@ -79,8 +79,8 @@ class _Eyes:
 
     def look(self) -> Seen:
         """Ask the driver, the engine and /proc; an error only if neither of the first two tells."""
-        from gpubox import host
         from gpubox.gpus import holders
+        from gpubox.host import processes
 
         devices, containers = self._devices(), self._containers()
         notes = [note for note in (_unseen(devices), _unasked(containers)) if note]
@@ -89,7 +89,7 @@ class _Eyes:
         if isinstance(containers, GpuboxError) and isinstance(devices, GpuboxError):
             also = (devices,) if self._local else ()
             raise GpuboxError(containers.problem, containers.hint, also=also)
-        programs = host.programs(holders.pids(listed or ()))
+        programs = processes.programs(holders.pids(listed or ()))
         if listed is not None and held is not None:
             notes += self._of_other_engines()
         holdings = holders.join(listed, held, programs, self._this.caller.name)
@@ -114,10 +114,10 @@ class _Eyes:
             return error
 
     def _of_other_engines(self) -> Iterable[str]:
-        from gpubox import host
+        from gpubox.host import engines
 
         socket = self._this.endpoint.host.removeprefix("unix://")
-        for name in host.other_engines(socket):
+        for name in engines.others(socket):
             yield (
                 f"{name} runs a Docker Engine of their own: what its containers were given is not"
                 " known, only their processes are seen"

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gpubox import checks, host, values
+from gpubox import checks, values
 from gpubox.checks import Check
 from gpubox.errors import GpuboxError
 from gpubox.gpus.machine import absent
+from gpubox.host import paths
 from gpubox.images import demands, fits, pull
 from gpubox.plan.allocation import asked_gpus
 from gpubox.plan.backend import backend, is_gated
@@ -126,7 +127,7 @@ def _of_the_pull(
     if from_the_hub and (gone := checks.of_deletion(image)):
         yield gone
         return
-    if facts.local and facts.root and here is None and (room := host.room(facts.root)):
+    if facts.local and facts.root and here is None and (room := paths.room(facts.root)):
         yield from checks.of_room(image, room)
     if from_the_hub and facts.local and not engine.has_login(image):
         yield from _of_the_pull_limit(image)

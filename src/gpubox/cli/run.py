@@ -84,13 +84,13 @@ def mount(app: App, parameters: dict[str, Any]) -> int:
 
 def _nothing_to_mount(app: App, words: list[str]) -> UsageError:
     """The error for a first word that is no SPEC, or for none at all."""
-    from gpubox import host
+    from gpubox.host import paths
 
     if not words:
         return UsageError("what to mount is missing", "gpubox mount /data/imagenet:/data")
     word = words[0]
     hint = did_you_mean(word, list(app.config.datasets()))
-    if not host.look(str(app.caller.folder / word)).trouble:
+    if not paths.look(str(app.caller.folder / word)).trouble:
         hint = f"gpubox mount {shlex.quote(word if is_path(word) else f'./{word}')}:/data"
     elif not hint.startswith("did"):
         hint = "gpubox mount /data/imagenet:/data"
@@ -185,12 +185,12 @@ def _planner(request: Request) -> Callable[[Facts], Plan]:
 
 def _facts(request: Request) -> Facts:
     """What is known without the engine."""
-    from gpubox import host
+    from gpubox.host.paths import read_files
     from gpubox.plan.facts import Facts
     from gpubox.plan.plan import files_named
 
     app, profile = request.app, request.profile
-    facts = Facts(caller=app.caller, files=host.read_files(files_named(profile)), job=request.job)
+    facts = Facts(caller=app.caller, files=read_files(files_named(profile)), job=request.job)
     if _wants_gpus(profile) or len(profile.images) > 1:
         facts = replace(facts, machine=app.machine, unseen=app.unseen)
     return facts

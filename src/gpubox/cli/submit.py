@@ -72,11 +72,11 @@ def submit(app: App, parameters: dict[str, Any]) -> int:
 
 def _planned(request: Request) -> Plan:
     """The plan as far as it can be made here: what it refuses, it would refuse in the job."""
-    from gpubox import host
+    from gpubox.host.paths import read_files
     from gpubox.plan.facts import Facts
     from gpubox.plan.plan import files_named, plan
 
-    files = host.read_files(files_named(request.profile))
+    files = read_files(files_named(request.profile))
     return plan(
         request.profile, request.ask, Facts(caller=request.app.caller, files=files, printed=True)
     )

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from gpubox import host
 from gpubox.engine.engine import Engine
 from gpubox.gpus import contest, holders, nvml
 from gpubox.gpus.holders import Container, Holding
+from gpubox.host import processes
 from gpubox.plan.facts import Facts
 from gpubox.values import Gpus
 
@@ -28,7 +28,7 @@ class Survey:
         """The facts brought up to date: who has which GPU, and who is about to take one."""
         devices = nvml.devices() if facts.machine else None
         containers = self._engine.containers(self._known)
-        programs = host.programs(holders.pids(devices or ()))
+        programs = processes.programs(holders.pids(devices or ()))
         claims = contest.claims_of(containers, devices or ())
         return replace(
             facts,

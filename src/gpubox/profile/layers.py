@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox.errors import GpuboxError, ProfileError, why
+from gpubox.host.accounts import is_private_group, user_name
 
 COMMAND_LINE = "command line"
 BUILT_IN = "built in"
@@ -321,30 +322,9 @@ def find_project(cwd: Path, home: Path, uid: int) -> tuple[Path | None, str]:
 def _distrust(path: Path, uid: int) -> str:
     status = path.stat()
     if status.st_uid not in (uid, 0):
-        return f"it belongs to {_user_name(status.st_uid)}; --file {path} uses it all the same"
+        return f"it belongs to {user_name(status.st_uid)}; --file {path} uses it all the same"
     others_write = status.st_mode & 0o002
-    group_writes = status.st_mode & 0o020 and not _private_group(status.st_gid, uid)
+    group_writes = status.st_mode & 0o020 and not is_private_group(status.st_gid, uid)
     if others_write or group_writes:
         return f"others may write it; chmod go-w {path}"
     return ""
-
-
-def _user_name(uid: int) -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _private_group(gid: int, uid: int) -> bool:
-    """Whether it is the caller's own group without other members, as most distributions make."""
-    import grp
-    import pwd
-
-    try:
-        group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
-    except KeyError:
-        return False
-    return user.pw_gid == gid and set(group.gr_mem) <= {user.pw_name} and gid == uid

@@ -1,0 +1,1 @@
+"""What this machine says of the caller, their files, its processes and engines."""

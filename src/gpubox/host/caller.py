@@ -1,0 +1,27 @@
+"""Looks who runs gpubox, where, and what their standard streams are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gpubox.host.accounts import group_name, user_name
+from gpubox.plan.facts import Caller
+from gpubox.screen.standard import window_size
+
+
+def caller() -> Caller:
+    """Who runs gpubox here, with which streams."""
+    uid = os.getuid()
+    return Caller(
+        name=user_name(uid),
+        uid=uid,
+        gid=os.getgid(),
+        groups={gid: group_name(gid) for gid in (os.getgid(), *os.getgroups())},
+        home=Path.home(),
+        folder=Path.cwd(),
+        environ=dict(os.environ),
+        stdin_is_terminal=os.isatty(0),
+        stdout_is_terminal=os.isatty(1),
+        rows_columns=window_size(1) or window_size(0),
+    )
