@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from gpubox.checks import Check, Room
-from gpubox.doctor import diagnosis
+from gpubox.doctor import diagnosis, running, ways
 from gpubox.doctor.cdi import Spec
-from gpubox.doctor.diagnosis import (
+from gpubox.doctor.seen import (
     BoxSeen,
     DriverSeen,
     EngineSeen,
@@ -200,7 +200,7 @@ NVIDIA = {"runtimes": ("runc", "nvidia"), "runtime": "nvidia-container-runtime"}
     ],
 )
 def test_the_way_of_a_gpu_into_a_box(seen: EngineSeen, toolkit: Toolkit, way: str) -> None:
-    assert diagnosis.way(seen, toolkit) == way
+    assert ways.way(seen, toolkit) == way
 
 
 LACKS = (
@@ -266,7 +266,7 @@ LACKS = (
 def test_toolkit(
     seen: EngineSeen | NoEngine, toolkit: Toolkit, driver: DriverSeen, verdict: str, evidence: str
 ) -> None:
-    assert verdicts(diagnosis.of_toolkit(seen, toolkit, driver)) == [(verdict, evidence)]
+    assert verdicts(ways.of_toolkit(seen, toolkit, driver)) == [(verdict, evidence)]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_nvidias_settings_suit_the_engine(
     rootless: bool, no_cgroups: bool, problem: str, wanted: str
 ) -> None:
     toolkit = replace(HOOK, no_cgroups=no_cgroups)
-    found = list(diagnosis.of_toolkit(engine(rootless=rootless), toolkit, DRIVER))
+    found = list(ways.of_toolkit(engine(rootless=rootless), toolkit, DRIVER))
     assert found[0].verdict == "ok"
     assert len(found) == 1 + bool(problem)
     if problem:
@@ -366,7 +366,7 @@ def test_cdi(
     verdict: str,
     evidence: str,
 ) -> None:
-    found = only(diagnosis.of_cdi(seen, toolkit, specs, driver))
+    found = only(ways.of_cdi(seen, toolkit, specs, driver))
     assert (found.verdict, found.evidence) == (verdict, evidence)
     renewed = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
     assert found.fix == (renewed if verdict in ("warn", "fail") else "")
@@ -401,7 +401,7 @@ SYSTEMD = {"cgroup_version": "2", "cgroup_driver": "systemd"}
 def test_cgroups(
     seen: EngineSeen | NoEngine, toolkit: Toolkit, verdict: str, evidence: str
 ) -> None:
-    found = only(diagnosis.of_cgroups(seen, toolkit))
+    found = only(ways.of_cgroups(seen, toolkit))
     assert (found.verdict, found.evidence) == (verdict, evidence)
     assert ("native.cgroupdriver=cgroupfs" in found.fix) == (verdict == "warn")
 
@@ -412,7 +412,7 @@ def test_cgroups(
 def of_box(**seen: Any) -> dict[str, str]:
     """The verdict of each check of boxes on one box beside a harmless one."""
     boxes = [BoxSeen(name="fine", gpus="none"), BoxSeen(name="box", **seen)]
-    return {check.id: check.verdict for check in diagnosis.of_boxes(boxes, TWO, "")}
+    return {check.id: check.verdict for check in running.of_boxes(boxes, TWO, "")}
 
 
 FINE = dict.fromkeys(("lost-gpus", "open-ports", "privileged", "open-jupyter"), "ok")
@@ -449,7 +449,7 @@ def test_a_port_that_is_open_twice_is_closed_once() -> None:
     box = BoxSeen(
         name="box", ports=("0.0.0.0:8080->80/tcp", ":::8080->80/tcp", "0.0.0.0:53->53/udp")
     )
-    found = only(diagnosis.of_boxes([box], TWO, ""), "open-ports")
+    found = only(running.of_boxes([box], TWO, ""), "open-ports")
     assert found.fix == (
         "gpubox stop box, and start it anew with -p 127.0.0.1:8080:80 -p 127.0.0.1:53:53/udp"
     )
@@ -457,18 +457,18 @@ def test_a_port_that_is_open_twice_is_closed_once() -> None:
 
 def test_the_fix_for_another_persons_box_says_whose_it_is() -> None:
     box = BoxSeen(name="box", owner="bob", privileged=True)
-    found = only(diagnosis.of_boxes([box], TWO, ""), "privileged")
+    found = only(running.of_boxes([box], TWO, ""), "privileged")
     assert found.fix.startswith("gpubox stop --owner bob box, and")
 
 
 def test_a_gpu_that_cannot_be_read_is_not_known_to_be_another() -> None:
     ill = Machine("535.1", None, (Gpu(index=0, trouble="GPU is lost"),))
     box = BoxSeen(name="box", gpus="GPU-0")
-    assert only(diagnosis.of_boxes([box], ill, ""), "lost-gpus").verdict == "ok"
+    assert only(running.of_boxes([box], ill, ""), "lost-gpus").verdict == "ok"
 
 
 def test_without_an_engine_no_box_is_known() -> None:
-    found = list(diagnosis.of_boxes(None, TWO, "why"))
+    found = list(running.of_boxes(None, TWO, "why"))
     assert {check.id for check in found} == set(FINE)
     assert set(verdicts(found)) == {("not known", "why")}
 

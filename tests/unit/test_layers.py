@@ -28,7 +28,8 @@ profile.yaml_types profile.readers profile.settings profile.profile profile.sche
 plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend
 engine.faults engine.archives
 plan.allocation plan.environment plan.plan plan.translate plan.export plan.identity
-boxes.inspection boxes.moved boxes.saved boxes.leftovers doctor.cdi doctor.diagnosis
+boxes.inspection boxes.moved boxes.saved boxes.leftovers doctor.cdi
+doctor.seen doctor.ways doctor.running doctor.diagnosis
 """
 # These stand on that ground and meet the outside world.
 ABOVE = """

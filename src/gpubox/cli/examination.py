@@ -19,8 +19,16 @@ from msgspec.structs import replace
 from gpubox.boxes import inspection, jupyter
 from gpubox.checks import Check
 from gpubox.cli import preflight
-from gpubox.doctor import cdi, diagnosis, nvidia, trial
-from gpubox.doctor.diagnosis import BoxSeen, DriverSeen, EngineSeen, ImageUse, NoEngine, Toolkit
+from gpubox.doctor import cdi, diagnosis, nvidia, running, trial, ways
+from gpubox.doctor.seen import (
+    NO_ANSWER,
+    BoxSeen,
+    DriverSeen,
+    EngineSeen,
+    ImageUse,
+    NoEngine,
+    Toolkit,
+)
 from gpubox.engine.engine import Engine, connect
 from gpubox.errors import GpuboxError
 from gpubox.gpus import nvml
@@ -91,12 +99,12 @@ def examine(this: App, *, on_gpus: bool) -> Iterator[Check]:
     toolkit = questions.ask(_toolkit, this, seen)(Toolkit())
     yield from diagnosis.of_engine(seen)
     yield from diagnosis.of_driver(driver)
-    yield from diagnosis.of_toolkit(seen, toolkit, driver)
-    yield from diagnosis.of_cdi(seen, toolkit, _specs(seen, elsewhere), driver)
-    yield from diagnosis.of_cgroups(seen, toolkit)
+    yield from ways.of_toolkit(seen, toolkit, driver)
+    yield from ways.of_cdi(seen, toolkit, _specs(seen, elsewhere), driver)
+    yield from ways.of_cgroups(seen, toolkit)
     yield from _of_rooms(seen, elsewhere, questions)
     boxes = None if asked_boxes is None else [answer(unseen) for unseen, answer in asked_boxes]
-    yield from diagnosis.of_boxes(boxes, driver.machine, _why_no_boxes(seen))
+    yield from running.of_boxes(boxes, driver.machine, _why_no_boxes(seen))
     yield from _of_profiles(this, connected, driver, questions)
     if on_gpus:
         yield from _of_trials(this, connected, driver)
@@ -195,7 +203,7 @@ def _specs(seen: EngineSeen | NoEngine, elsewhere: str) -> tuple[cdi.Spec, ...]:
 
 def _of_rooms(seen: EngineSeen | NoEngine, elsewhere: str, questions: Questions) -> Iterator[Check]:
     if elsewhere or isinstance(seen, NoEngine):
-        yield from diagnosis.of_rooms([], elsewhere or "no engine answers")
+        yield from diagnosis.of_rooms([], elsewhere or NO_ANSWER)
         return
     asked = [questions.ask(paths.room, folder) for folder in seen.folders]
     rooms = [room for answer in asked if (room := answer(None))]
@@ -206,7 +214,7 @@ def _of_rooms(seen: EngineSeen | NoEngine, elsewhere: str, questions: Questions)
 
 
 def _why_no_boxes(seen: EngineSeen | NoEngine) -> str:
-    return "no engine answers" if isinstance(seen, NoEngine) else "they were not listed in time"
+    return NO_ANSWER if isinstance(seen, NoEngine) else "they were not listed in time"
 
 
 def _asked_boxes(
@@ -265,12 +273,12 @@ def _open_at(engine: Engine, box: Box) -> tuple[str, ...] | None:
     """The addresses at which its Jupyter answers without a token; None from another machine."""
     if not engine.endpoint.local:
         return None
-    places = [diagnosis.published_at(port) for port in box.ports if port.endswith("/tcp")]
+    places = [running.published_at(port) for port in box.ports if port.endswith("/tcp")]
     if not places and box.kind == "jupyter":  # it has the host's own network
         served = inspection.served(engine.inspect(box.id))
         places = [(served.address, served.port)]
     return tuple(
-        diagnosis.address_text(*place)
+        running.address_text(*place)
         for place in places
         if jupyter.lets_anybody_in(*place, seconds=_HTTP_SECONDS)
     )
@@ -372,7 +380,7 @@ def _is_pulled(image: str, registry: str | None) -> bool:
 def _of_trials(this: App, connected: Connected, driver: DriverSeen) -> Iterator[Check]:
     engine, seen = connected
     if engine is None or isinstance(seen, NoEngine):
-        yield diagnosis.no_trial("no engine answers")
+        yield diagnosis.no_trial(NO_ANSWER)
         return
     image = _image_with_cuda(engine)
     if image is None:

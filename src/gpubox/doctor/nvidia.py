@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpubox.doctor import cdi
-from gpubox.doctor.diagnosis import Toolkit
+from gpubox.doctor.seen import Toolkit
 from gpubox.errors import why
 
 HOOK = "nvidia-container-runtime-hook"

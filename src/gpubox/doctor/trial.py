@@ -13,7 +13,7 @@ from secrets import token_hex
 
 from msgspec.structs import replace
 
-from gpubox.doctor.diagnosis import Trial
+from gpubox.doctor.seen import Trial
 from gpubox.engine import faults
 from gpubox.engine.engine import Engine
 from gpubox.engine.faults import EngineSaid

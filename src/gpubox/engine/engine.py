@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gpubox.doctor.diagnosis import EngineSeen
+from gpubox.doctor.seen import EngineSeen
 from gpubox.engine.builds import Builds
 from gpubox.engine.connection import answering, api_version, translated
 from gpubox.engine.contexts import Endpoint
