@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gpubox.slurm.jobs import Job
 
 SECTIONS: dict[str, dict[str, str]] = {
-    "Start": {"run": "run", "jupyter": "jupyter", "mount": "run"},
+    "Start": {"run": "run", "jupyter": "jupyter", "mount": "mount"},
     "Your boxes": {
         "ps": "ps",
         "enter": "enter",

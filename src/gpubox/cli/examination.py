@@ -355,7 +355,7 @@ def _use(
     with suppress(GpuboxError):
         here = engine.image(image) if engine else None
     own = {name: value for name, value in profile.environment.items() if value is not None}
-    unfit = preflight.on(machine, gpus, image, here, own, gated) if machine and gpus else ()
+    unfit = preflight.of_gpus(machine, gpus, image, here, own, gated) if machine and gpus else ()
     return ImageUse(
         profile=profile.name,
         where=profile.image_where,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpubox.cli.app import App
-from gpubox.cli.run import printed
+from gpubox.cli.start import printed
 from gpubox.cli.words import OWN, command, request
 from gpubox.profile.layers import write
 

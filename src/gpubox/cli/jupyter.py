@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from gpubox.boxes import inspection
 from gpubox.cli.app import App, flags
-from gpubox.cli.run import go, say_ports, say_tunnel
+from gpubox.cli.reach import say_ports, say_tunnel
+from gpubox.cli.start import go, say_notes
 from gpubox.cli.words import Request, command, request
 from gpubox.errors import EngineError, GpuboxError, UsageError
 from gpubox.plan import notebook
@@ -205,8 +206,7 @@ def _made(request: Request, launch: Launch, facts: Facts) -> Server:
             continue
         if not plan.port_by_caller and port != notebook.PORT:
             screen.say(f"port {notebook.PORT} is taken: Jupyter is on {port}")
-        for note in plan.notes:
-            screen.say(note)
+        say_notes(request, plan)
         return server
 
 

@@ -89,7 +89,7 @@ def _on_its_gpus(app: App, plan: Plan, here: LocalImage | None, facts: Facts) ->
     filed = values.variables([line for file in plan.env_file for line in file.variables])
     own = filed | {item.name: item.value for item in plan.environment}
     gated = is_gated(plan.gpus.backend, facts.engine)
-    yield from on(app.machine, gpus, plan.image, here, own, gated)
+    yield from of_gpus(app.machine, gpus, plan.image, here, own, gated)
 
 
 def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Iterator[Check]:
@@ -97,13 +97,13 @@ def of_pull(app: App, image: str, registry: str | None, engine: Engine) -> Itera
     here, facts = engine.image(image), engine.facts()
     if machine := app.machine:
         gated = is_gated(backend(ALL_GPUS, facts), facts)
-        each = [list(on(machine, [gpu], image, here, {}, gated)) for gpu in machine.sound]
+        each = [list(of_gpus(machine, [gpu], image, here, {}, gated)) for gpu in machine.sound]
         if each and all(any(check.stops for check in found) for found in each):
-            yield from on(machine, machine.sound, image, here, {}, gated)
+            yield from of_gpus(machine, machine.sound, image, here, {}, gated)
     yield from _of_the_pull(image, registry, engine, facts, here)
 
 
-def on(
+def of_gpus(
     machine: Machine,
     gpus: Sequence[Gpu],
     image: str,

@@ -7,17 +7,16 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import click
+from msgspec.structs import replace
 
 from gpubox.cli.app import App
+from gpubox.cli.start import known, planner
 from gpubox.cli.words import OWN, BoxCommand, Request, command, request
 from gpubox.errors import ProfileError
 from gpubox.values import NO_GPUS
-
-if TYPE_CHECKING:
-    from gpubox.plan.plan import Plan
 
 _OWN = ("print", "time", "partition", "array", "sbatch")
 # Options of `run` that mean nothing in a job.
@@ -51,7 +50,8 @@ def submit(app: App, parameters: dict[str, Any]) -> int:
     options += parameters["sbatch"]
     lists = {"slurm": options} if options else {}
     asked = request(app, parameters, parameters["words"], lists)
-    planned = _planned(asked)
+    # as far as it can be made here: what it refuses, it would refuse in the job
+    planned = planner(asked)(replace(known(asked), printed=True))
     name = plan.safe(asked.profile.name)
     directives = batch.directives(name, _gpus(asked), asked.profile.slurm)
     script = batch.script(directives, [*_program(app), *_words(asked)])
@@ -68,18 +68,6 @@ def submit(app: App, parameters: dict[str, Any]) -> int:
     app.screen.say(f"its output: {batch.log(directives, job)}")
     click.echo(job)
     return 0
-
-
-def _planned(request: Request) -> Plan:
-    """The plan as far as it can be made here: what it refuses, it would refuse in the job."""
-    from gpubox.host.paths import read_files
-    from gpubox.plan.facts import Facts
-    from gpubox.plan.plan import files_named, plan
-
-    files = read_files(files_named(request.profile))
-    return plan(
-        request.profile, request.ask, Facts(caller=request.app.caller, files=files, printed=True)
-    )
 
 
 def _gpus(request: Request) -> int:
