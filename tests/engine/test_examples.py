@@ -24,8 +24,8 @@ from gpubox.host.caller import caller as who
 from gpubox.plan.facts import Ask, Facts
 from gpubox.plan.plan import plan
 from gpubox.plan.translate import arguments, docker_run
+from gpubox.profile.config import Config
 from gpubox.profile.layers import read_all
-from gpubox.profile.profile import Config
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN
 from lab.inspect import inspected

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gpubox.gpus.machine import Device, Gpu
 from gpubox.plan.facts import Caller
+from gpubox.profile.config import Config
 from gpubox.profile.layers import Layer, read_all
-from gpubox.profile.profile import Config
 
 WORK = Path("/home/anna/work")
 ANNA = Caller(

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gpubox.cli import invoke
 from gpubox.errors import ProfileError
+from gpubox.profile.config import Config
 from gpubox.profile.layers import Layer, read
-from gpubox.profile.profile import Config
 from gpubox.slurm import batch
 
 Submit = Callable[..., tuple[int, str, str]]

@@ -21,8 +21,9 @@ from gpubox.plan.export import compose, devcontainer
 from gpubox.plan.facts import Ask, EngineFacts, Facts
 from gpubox.plan.plan import Plan, plan
 from gpubox.plan.translate import arguments, docker_run_line
+from gpubox.profile.config import Config
 from gpubox.profile.layers import Layer, read, write
-from gpubox.profile.profile import Config, Profile
+from gpubox.profile.profile import Profile
 from lab import anna
 from lab.anna import ANNA, WORK
 

@@ -24,7 +24,8 @@ gpus.claims boxes.boxes gpus.machine gpus.cgroups gpus.holders gpus.contest
 images.catalog images.demands images.progress screen.bars screen.keys images.recipe
 checks images.fits gpus.pick images.offers images.building
 host.accounts profile.layers
-profile.yaml_types profile.readers profile.settings profile.profile profile.schema
+profile.yaml_types profile.readers profile.settings profile.datasets profile.profile profile.config
+profile.schema
 plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend
 engine.faults engine.archives
 plan.allocation plan.environment plan.plan plan.translate plan.export plan.identity

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gpubox.errors import GpuboxError
+from gpubox.profile.config import Config
 from gpubox.profile.layers import Layer, find_project, from_flags, read, read_all
-from gpubox.profile.profile import Config, Profile
+from gpubox.profile.profile import Profile
 from gpubox.values import NO_GPUS, Gpus, Mount, Port
 from lab import anna
 

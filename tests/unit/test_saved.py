@@ -19,8 +19,9 @@ from gpubox.plan.facts import Ask, Caller, Facts
 from gpubox.plan.notebook import server
 from gpubox.plan.plan import plan
 from gpubox.plan.translate import arguments
+from gpubox.profile.config import Config
 from gpubox.profile.layers import Layer, read
-from gpubox.profile.profile import Config, Profile
+from gpubox.profile.profile import Profile
 from gpubox.profile.settings import SETTINGS
 from gpubox.values import variables
 

@@ -14,8 +14,8 @@ from jsonschema import Draft7Validator
 
 from gpubox.cli import invoke
 from gpubox.errors import GpuboxError
+from gpubox.profile.config import TOP_LEVEL
 from gpubox.profile.layers import interpolate, read
-from gpubox.profile.profile import TOP_LEVEL
 from gpubox.profile.schema import schema
 from gpubox.profile.settings import BY_KEY, SETTINGS, Setting
 from lab.spellings import SPELLINGS, Spelling, searched

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from gpubox.gpus.machine import Machine
     from gpubox.gpus.race import Race
     from gpubox.plan.facts import Caller, Facts
+    from gpubox.profile.config import Config
     from gpubox.profile.layers import Read
-    from gpubox.profile.profile import Config, Profile
+    from gpubox.profile.profile import Profile
     from gpubox.slurm.jobs import Job
 
 SECTIONS: dict[str, dict[str, str]] = {
@@ -115,7 +116,7 @@ class App:
 
     @cached_property
     def config(self) -> Config:
-        from gpubox.profile.profile import Config
+        from gpubox.profile.config import Config
 
         files = self.files()
         if files.errors:

@@ -39,8 +39,9 @@ from gpubox.images.pull import order
 from gpubox.plan.allocation import asked_gpus
 from gpubox.plan.backend import backend, is_gated
 from gpubox.plan.facts import Caller, EngineFacts, Facts
+from gpubox.profile.config import Config
 from gpubox.profile.layers import BUILT_IN, Layer
-from gpubox.profile.profile import Config, Profile
+from gpubox.profile.profile import Profile
 from gpubox.values import ALL_GPUS, NO_GPUS
 
 if TYPE_CHECKING:

@@ -95,7 +95,7 @@ def _refuse_taken(this: App, name: str, file: Path) -> None:
 def _made(this: App, engine: Engine, box: Box, image: str) -> tuple[Saved, LocalImage]:
     """What the box is saved as, and the image that it came from."""
     from gpubox.boxes.saved import saved
-    from gpubox.profile.profile import Config
+    from gpubox.profile.config import Config
 
     found = engine.inspect(box.id)
     came_from = engine.image(found["Image"])

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gpubox.profile.profile import PROFILE_NAME, TOP_LEVEL
+from gpubox.profile.config import PROFILE_NAME, TOP_LEVEL
 from gpubox.profile.settings import SETTINGS
 
 Schema: TypeAlias = dict[str, Any]
