@@ -5,6 +5,8 @@ Raised anywhere, caught once in the command line. Knows nothing of any other mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class GpuboxError(Exception):
     """A problem that the person at the keyboard can act on.
@@ -15,19 +17,12 @@ class GpuboxError(Exception):
     """
 
     exit_code: int | None = None
+    also: tuple[GpuboxError, ...] = ()
 
-    def __init__(
-        self,
-        problem: str,
-        hint: str = "",
-        *,
-        exit_code: int | None = None,
-        also: tuple[GpuboxError, ...] = (),
-    ) -> None:
+    def __init__(self, problem: str, hint: str = "", *, exit_code: int | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
         self.hint = hint
-        self.also = also
         if exit_code is not None:
             self.exit_code = exit_code
 
@@ -51,6 +46,13 @@ class ProfileError(UsageError):
 
 class EngineError(GpuboxError):
     """The engine refused, failed or was not there."""
+
+
+def together(errors: Sequence[GpuboxError]) -> GpuboxError:
+    """Several errors as one: the first, with the others in its `also`."""
+    first, *others = errors
+    first.also = tuple(others)
+    return first
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

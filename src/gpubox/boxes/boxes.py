@@ -49,9 +49,14 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in ALIVE
 
     @property
+    def has_gpus(self) -> bool:
+        """Whether it was given any; it has them only while it is `alive`."""
+        return claims.of_label(self.gpus) != NO_GPUS
+
+    @property
     def claims_gpus(self) -> bool:
         """Whether others must not have its GPUs while it runs."""
-        return claims.of_label(self.gpus) != NO_GPUS and self.claim != claims.NO_CLAIM
+        return self.has_gpus and self.claim != claims.NO_CLAIM
 
     @property
     def exit_code(self) -> int | None:
@@ -101,6 +106,11 @@ def _of_another(box: Box) -> GpuboxError:
 
 
 # --- how it is
+
+
+def paused(box: Box) -> GpuboxError:
+    """The error for what needs a box to run, or to be stopped."""
+    return GpuboxError(f"{box.name} is paused", f"docker unpause {box.name}")
 
 
 def status(box: Box, ended_by: str = "") -> str:

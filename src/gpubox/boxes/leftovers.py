@@ -13,7 +13,6 @@ from gpubox import values
 from gpubox.boxes import boxes, saved
 from gpubox.boxes.boxes import Box
 from gpubox.boxes.inspection import SHORT_ID, Inspection, restart_policy
-from gpubox.gpus import claims
 
 _STARTING = 60  # seconds since its creation for which a box may still be about to start
 
@@ -84,7 +83,7 @@ def of_boxes(
 def _of_box(box: Box, inspection: Inspection, volumes: Mapping[str, int]) -> Spare:
     nameless = [it for it in inspection.get("Mounts") or () if saved.is_nameless(it)]
     policy = restart_policy(inspection)
-    holds = policy and claims.of_label(box.gpus) != values.NO_GPUS
+    holds = policy and box.has_gpus
     what = [
         f"box, {boxes.status(box)}",
         *([f"keeps its GPUs while it is stopped (restart: {policy})"] if holds else []),

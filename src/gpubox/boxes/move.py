@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox.boxes import moved
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.boxes import Box, paused
 from gpubox.boxes.inspection import Inspection, removes_itself, restart_policy
 from gpubox.engine.engine import Engine
 from gpubox.errors import EngineError, GpuboxError
@@ -193,7 +193,7 @@ def _refuse(box: Box, inspection: Inspection) -> None:
     """Raise for a box that cannot be moved without losing something."""
     state = inspection["State"]
     if state.get("Paused"):
-        raise EngineError(f"{box.name} is paused", f"docker unpause {box.name}")
+        raise paused(box)
     if not state.get("Running") or state.get("Restarting"):
         raise EngineError(
             f"{box.name} does not run, and a stopped box has no GPU",

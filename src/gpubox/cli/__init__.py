@@ -15,7 +15,7 @@ import click
 
 from gpubox import __version__
 from gpubox.cli.app import Commands
-from gpubox.errors import GpuboxError, UsageError
+from gpubox.errors import GpuboxError, UsageError, why
 from gpubox.screen.render import Screen
 
 # These pass on the box's own exit code, so their own failures are 125, as docker run's.
@@ -53,7 +53,7 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        Screen().fail(f"output: {(error.strerror or '').lower()}", "")
+        Screen().fail(GpuboxError(f"output: {why(error)}"))
         code = NOT_RUN if _runs_box(words) else FAILED
     # not by sys.exit: Python's clean-up takes a third as long as its imports took
     os._exit(code)
@@ -77,14 +77,13 @@ def invoke(words: list[str]) -> int:
         Screen().say("")
         return INTERRUPTED
     except click.UsageError as error:
-        Screen().fail(_lower(error.format_message()), _usage_hint(error))
+        Screen().fail(GpuboxError(_lower(error.format_message()), _usage_hint(error)))
         return NOT_RUN if _runs_box(words) else MISUSED
     except click.ClickException as error:
-        Screen().fail(_lower(error.format_message()), "")
+        Screen().fail(GpuboxError(_lower(error.format_message())))
         return NOT_RUN if _runs_box(words) else FAILED
     except GpuboxError as error:
-        for each in (error, *error.also):
-            Screen().fail(each.problem, each.hint)
+        Screen().fail(error)
         return _exit_code(error, words)
 
 

@@ -172,8 +172,8 @@ class App:
         from gpubox.gpus import nvml
 
         try:
-            if not self.endpoint.local:
-                return None, f"{self.endpoint.host} may be another machine"
+            if elsewhere := self.endpoint.elsewhere:
+                return None, elsewhere
             return nvml.machine(), ""
         except GpuboxError as error:
             return None, error.problem

@@ -9,7 +9,7 @@ import click
 
 from gpubox.boxes.boxes import Box, meant
 from gpubox.cli import candidates
-from gpubox.errors import GpuboxError, UsageError
+from gpubox.errors import GpuboxError, UsageError, together
 
 if TYPE_CHECKING:
     from gpubox.cli.app import App
@@ -34,8 +34,7 @@ def chosen(this: App, engine: Engine, names: Sequence[str], owner: str | None) -
         except GpuboxError as error:
             errors.append(_foreign(engine, name) or error)
     if errors:
-        errors[0].also = tuple(errors[1:])
-        raise errors[0]
+        raise together(errors)
     return list(by_id.values())
 
 

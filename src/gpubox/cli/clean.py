@@ -95,6 +95,6 @@ def _is_removed(this: App, engine: Engine, spare: Spare) -> bool:
         remove = engine.remove_stopped if spare.box else engine.remove_image
         remove(spare.id)
     except GpuboxError as error:
-        this.screen.fail(f"{spare.name} is kept: {error.problem}", error.hint)
+        this.screen.fail(GpuboxError(f"{spare.name} is kept: {error.problem}", error.hint))
         return False
     return True

@@ -53,8 +53,8 @@ def _is_here(this: App) -> bool:
     except GpuboxError as error:
         this.screen.say(f"which machine's folders these are is not known: {error.problem}")
         return False
-    if not endpoint.local:
-        this.screen.say(f"{endpoint.host} may be another machine: its folders are not known here")
+    if endpoint.elsewhere:
+        this.screen.say(f"{endpoint.elsewhere}: its folders are not known here")
     return endpoint.local
 
 

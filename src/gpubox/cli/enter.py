@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from gpubox.boxes.boxes import KILLED, Box, meant, out_of_memory, way_back
+from gpubox.boxes.boxes import KILLED, Box, meant, out_of_memory, paused, way_back
 from gpubox.boxes.inspection import has_terminal, killed_for_memory, removes_itself
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
@@ -48,7 +48,7 @@ def enter(app: App, parameters: Mapping[str, Any]) -> int:
     dashes = bool(click.get_current_context().meta.get(DASHES))
     box, command = _chosen(app, engine, parameters["words"], parameters["owner"], dashes)
     if box.state == "paused":
-        raise GpuboxError(f"{box.name} is paused", f"docker unpause {box.name}")
+        raise paused(box)
     if box.alive and not parameters["attach"]:
         return _beside(app, engine, box, command, parameters)
     if command:

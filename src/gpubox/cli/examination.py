@@ -126,17 +126,16 @@ _SILENT_DRIVER = DriverSeen(
 def _elsewhere(this: App) -> str:
     """Why this machine is not the engine's; empty where it is, or where that is not known."""
     try:
-        return "" if this.endpoint.local else f"{this.endpoint.host} may be another machine"
+        return this.endpoint.elsewhere
     except GpuboxError:
         return ""
 
 
 def _socket(this: App) -> str | None:
     try:
-        host = this.endpoint.host
+        return this.endpoint.socket
     except GpuboxError:
         return None
-    return host.removeprefix("unix://") if host.startswith("unix://") else None
 
 
 def _connected(this: App, elsewhere: str) -> Connected:
@@ -261,7 +260,7 @@ def _box(engine: Engine, box: Box, unseen: BoxSeen) -> BoxSeen:
 
 
 def _reaches_gpus(engine: Engine, box: Box) -> bool | None:
-    if box.gpus in ("", "none"):
+    if not box.has_gpus:
         return True
     try:
         code = engine.run_in(box.id, "sh", "-c", _REACHES_GPUS)

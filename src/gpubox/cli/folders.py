@@ -55,10 +55,9 @@ def _use(request: Request, mount: Mount) -> tuple[checks.Use, str]:
 
 def _sockets(endpoint: Endpoint) -> tuple[str, ...]:
     """The engine's sockets; on this machine also where their links lead."""
-    if not endpoint.local:
+    if endpoint.socket is None:
         return checks.SOCKETS
-    own = endpoint.host.removeprefix("unix://")
-    looks = {path: paths.look(path) for path in (own, *checks.SOCKETS)}
+    looks = {path: paths.look(path) for path in (endpoint.socket, *checks.SOCKETS)}
     real_paths = {path: seen.real for path, seen in looks.items() if not seen.trouble}
     return (*real_paths, *real_paths.values())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from gpubox.cli.app import App, app
-from gpubox.errors import GpuboxError, UsageError
+from gpubox.errors import GpuboxError, UsageError, together
 from gpubox.figures import GIB
 from gpubox.gpus.machine import SHORT_UUID
 from gpubox.screen import render
@@ -87,8 +87,7 @@ class _Eyes:
         listed = None if isinstance(devices, GpuboxError) else devices
         held = None if isinstance(containers, GpuboxError) else containers
         if isinstance(containers, GpuboxError) and isinstance(devices, GpuboxError):
-            also = (devices,) if self._local else ()
-            raise GpuboxError(containers.problem, containers.hint, also=also)
+            raise together([containers, *([devices] if self._local else [])])
         programs = processes.programs(holders.pids(listed or ()))
         if listed is not None and held is not None:
             notes += self._of_other_engines()
@@ -98,8 +97,8 @@ class _Eyes:
     def _devices(self) -> tuple[Device, ...] | GpuboxError:
         from gpubox.gpus import nvml
 
-        if not self._local:
-            return GpuboxError(f"{self._this.endpoint.host} may be another machine")
+        if elsewhere := self._this.endpoint.elsewhere:
+            return GpuboxError(elsewhere)
         try:
             return nvml.devices()
         except GpuboxError as error:
@@ -116,8 +115,7 @@ class _Eyes:
     def _of_other_engines(self) -> Iterable[str]:
         from gpubox.host import engines
 
-        socket = self._this.endpoint.host.removeprefix("unix://")
-        for name in engines.others(socket):
+        for name in engines.others(self._this.endpoint.socket or ""):
             yield (
                 f"{name} runs a Docker Engine of their own: what its containers were given is not"
                 " known, only their processes are seen"

@@ -165,7 +165,7 @@ def _ask(this: App, word: str, as_json: bool) -> int:
         for reason in found.reasons:
             this.screen.say(f"not known: {reason}")
     else:
-        this.screen.fail(*_no(found))
+        this.screen.fail(_no(found))
     return 0 if found.state == "there" else 1
 
 
@@ -181,7 +181,7 @@ def _named(this: App, word: str) -> str:
     return image
 
 
-def _no(found: Remote) -> tuple[str, str]:
+def _no(found: Remote) -> GpuboxError:
     from gpubox import checks
     from gpubox.images import catalog
 
@@ -193,8 +193,9 @@ def _no(found: Remote) -> tuple[str, str]:
     }[status.state]
     if found.state == "unknown":
         problem = f"whether there is {found.image} is not known"
-        return problem, "; ".join(filter(None, (*found.reasons, known and f"last known: {known}")))
+        reasons = (*found.reasons, known and f"last known: {known}")
+        return GpuboxError(problem, "; ".join(filter(None, reasons)))
     near = f"the nearest: {', '.join(found.near)}" if found.near else ""
     deletion = checks.of_deletion(found.image)
     problem = f"the registry has no {found.image}" + (known and f": {known}")
-    return problem, deletion.fix if deletion else near
+    return GpuboxError(problem, deletion.fix if deletion else near)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.boxes import Box, paused
 from gpubox.boxes.inspection import removes_itself, restart_policy
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
@@ -83,7 +83,7 @@ def _stop(engine: Engine, seconds: int | None, box: Box) -> str:
     if removes_itself(found):
         return f"{box.name} is stopped, and removed: it was started with --rm"
     policy = restart_policy(found)
-    if policy and box.gpus not in ("", "none"):
+    if policy and box.has_gpus:
         return (
             f"{box.name} is stopped, and keeps its GPUs: it starts again by itself"
             f" (--restart {policy}); gpubox rm {box.name} frees them"
@@ -148,7 +148,7 @@ def _start(this: App, race: Race, facts: Facts, box: Box) -> str:
     from gpubox.boxes.again import Again
 
     if box.state == "paused":
-        raise GpuboxError(f"{box.name} is paused", f"docker unpause {box.name}")
+        raise paused(box)
     if box.alive:
         return f"{box.name} runs already"
     Again(race, facts).start(box)
@@ -163,7 +163,7 @@ def _restart(seconds: int | None, this: App, race: Race, facts: Facts, box: Box)
 
 
 def _where(this: App, box: Box) -> str:
-    return "" if box.gpus in ("", "none") else f" on {called(box.gpus, this.machine)}"
+    return f" on {called(box.gpus, this.machine)}" if box.has_gpus else ""
 
 
 # --- rm
@@ -212,7 +212,7 @@ def _each(
         try:
             this.screen.say(done.result())
         except GpuboxError as error:
-            this.screen.fail(error.problem, error.hint)
+            this.screen.fail(error)
             failed += 1
         else:
             if not sys.stdout.isatty():

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from gpubox import checks, values
 from gpubox.checks import Check
-from gpubox.errors import GpuboxError
+from gpubox.errors import GpuboxError, together
 from gpubox.gpus.machine import absent
 from gpubox.host import paths
 from gpubox.images import demands, fits, pull
@@ -40,8 +40,7 @@ def report(app: App, found: Iterable[Check], ignored: frozenset[str]) -> None:
             app.screen.warn(f"{check.evidence}; {check.fix}")
     errors = [GpuboxError(check.evidence, _hint(check)) for check in told if check.stops]
     if errors:
-        first, *others = errors
-        raise GpuboxError(first.problem, first.hint, also=tuple(others))
+        raise together(errors)
 
 
 def _hint(check: Check) -> str:

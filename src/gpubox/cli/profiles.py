@@ -59,7 +59,7 @@ def _list(this: App, as_json: bool) -> int:
     else:
         render.print_table(("NAME", "IMAGE", "FROM", "DESCRIPTION"), [_row(item) for item in found])
     for mistake in {error.problem: error for error in broken}.values():
-        this.screen.fail(mistake.problem, mistake.hint)
+        this.screen.fail(mistake)
     return 2 if broken else 0
 
 

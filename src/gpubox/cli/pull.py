@@ -44,7 +44,7 @@ def pull_command(
     this = app(context)
     chosen, mistakes = _images(this, words or (this.config.default(),))
     for mistake in mistakes:
-        this.screen.fail(mistake.problem, mistake.hint)
+        this.screen.fail(mistake)
     if mistakes:
         return 2
     from gpubox.images import pull
@@ -69,8 +69,7 @@ def _passes(this: App, engine: Engine, image: str, ignored: frozenset[str]) -> b
         found = preflight.of_pull(this, image, this.config.registry(), engine)
         preflight.report(this, found, ignored)
     except GpuboxError as error:
-        for each in (error, *error.also):
-            this.screen.fail(each.problem, each.hint)
+        this.screen.fail(error)
         return False
     return True
 

@@ -37,9 +37,19 @@ class Endpoint(msgspec.Struct, frozen=True):
     tls: Tls | None = None
 
     @property
+    def socket(self) -> str | None:
+        """The path of its socket on this machine."""
+        return self.host.removeprefix("unix://") if self.local else None
+
+    @property
     def local(self) -> bool:
         """Whether this machine's paths and GPUs are surely the engine's."""
         return self.host.startswith("unix://")
+
+    @property
+    def elsewhere(self) -> str:
+        """Why nothing of this machine is taken for the engine's; empty where it is `local`."""
+        return "" if self.local else f"{self.host} may be another machine"
 
 
 def docker_folder(environ: Mapping[str, str], home: Path) -> Path:

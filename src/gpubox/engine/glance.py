@@ -47,16 +47,16 @@ def _box(item: dict[str, Any]) -> Container:
 def _asked(endpoint: Endpoint, question: str) -> list[dict[str, Any]]:
     """The list that the engine answers with; an empty one where it does not answer."""
     try:
-        answer = json.loads(_body(endpoint, question)) if endpoint.local else []
+        answer = json.loads(_body(endpoint.socket, question)) if endpoint.socket else []
     except (OSError, ValueError):
         return []
     return answer if isinstance(answer, list) else []  # a refusal is an object
 
 
-def _body(endpoint: Endpoint, question: str) -> bytes:
+def _body(path: str, question: str) -> bytes:
     with socket.socket(socket.AF_UNIX) as engine:
         engine.settimeout(_ANSWER_SECONDS)
-        engine.connect(endpoint.host.removeprefix("unix://"))
+        engine.connect(path)
         # HTTP/1.0, so that the answer ends with the connection
         engine.sendall(f"GET {question} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
         with engine.makefile("rb") as answer:

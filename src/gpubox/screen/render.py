@@ -157,10 +157,12 @@ class Screen:
     def warn(self, sentence: str) -> None:
         self._write("33", f"warning: {sentence}")
 
-    def fail(self, problem: str, hint: str) -> None:
-        self._write("31", f"gpubox: {problem}")
-        if hint:
-            self._write("", f"  {hint}")
+    def fail(self, error: GpuboxError) -> None:
+        """Tell an error, and all that were found with it."""
+        for each in (error, *error.also):
+            self._write("31", f"gpubox: {each.problem}")
+            if each.hint:
+                self._write("", f"  {each.hint}")
 
     def _write(self, colour: str, text: str) -> None:
         if colour and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
@@ -214,7 +216,8 @@ class Screen:
         pulls.end(image, failed=isinstance(said, GpuboxError))
         if isinstance(said, GpuboxError):
             unnamed = len(pulls.images) > 1 and image not in said.problem
-            self.fail(f"{image}: {said.problem}" if unnamed else said.problem, said.hint)
+            named = GpuboxError(f"{image}: {said.problem}", said.hint)
+            self.fail(named if unnamed else said)
         elif not self._quiet:
             self.say(pulled_text(pulls, image, said))
 
