@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.box import Box
 from gpubox.checks import Check
 from gpubox.cli import doctor, gpus, invoke, ps
 from gpubox.cli.app import SECTIONS

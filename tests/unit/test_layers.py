@@ -20,7 +20,7 @@ SOURCE = Path(gpubox.__file__).parent
 # of `layers` the others know the records.
 GROUND = """
 errors figures values boxes.labels
-gpus.claims boxes.boxes gpus.machine gpus.cgroups gpus.holders gpus.contest
+gpus.claims boxes.box gpus.machine gpus.cgroups gpus.holders gpus.contest
 images.catalog images.demands images.progress screen.bars screen.keys images.recipe
 checks images.fits gpus.pick images.offers images.building
 host.accounts profile.layers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.box import Box
 from gpubox.boxes.leftovers import Disk, Made, of_boxes, of_images, stopped
 
 NAMELESS = "f" * 64

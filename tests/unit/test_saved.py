@@ -11,7 +11,7 @@ import pytest
 from docker.models import containers
 from docker.types import ContainerConfig
 
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.box import Box
 from gpubox.boxes.saved import document, image_name, saved
 from gpubox.errors import UsageError
 from gpubox.plan.docker_words import Arguments

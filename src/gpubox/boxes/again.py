@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.box import Box
 from gpubox.boxes.inspection import bound_ports
 from gpubox.boxes.ports import port_holder
 from gpubox.engine import faults

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from gpubox import values
-from gpubox.boxes import boxes, saved
-from gpubox.boxes.boxes import Box
+from gpubox.boxes import saved
+from gpubox.boxes.box import Box, status
 from gpubox.boxes.inspection import SHORT_ID, Inspection, restart_policy
 
 _STARTING = 60  # seconds since its creation for which a box may still be about to start
@@ -85,7 +85,7 @@ def _of_box(box: Box, inspection: Inspection, volumes: Mapping[str, int]) -> Spa
     policy = restart_policy(inspection)
     holds = policy and box.has_gpus
     what = [
-        f"box, {boxes.status(box)}",
+        f"box, {status(box)}",
         *([f"keeps its GPUs while it is stopped (restart: {policy})"] if holds else []),
         *(f"with its volume on {it['Destination']}" for it in nameless),
     ]

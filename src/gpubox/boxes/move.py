@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gpubox.boxes import moved
-from gpubox.boxes.boxes import Box, paused
+from gpubox.boxes.box import Box, paused
 from gpubox.boxes.inspection import Inspection, removes_itself, restart_policy
 from gpubox.engine.engine import Engine
 from gpubox.errors import EngineError, GpuboxError

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.box import Box
 from gpubox.boxes.saved import Saved
 from gpubox.engine.engine import Engine
 from gpubox.engine.images import LocalImage

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from gpubox import values
 from gpubox.boxes import labels
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.box import Box
 from gpubox.boxes.inspection import SHORT_ID, Inspection, removes_itself, variables
 from gpubox.boxes.moved import forgotten
 from gpubox.errors import UsageError

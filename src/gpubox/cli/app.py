@@ -21,7 +21,7 @@ from gpubox.errors import GpuboxError, UsageError, did_you_mean
 from gpubox.screen.render import Screen
 
 if TYPE_CHECKING:
-    from gpubox.boxes.boxes import Box
+    from gpubox.boxes.box import Box
     from gpubox.engine.contexts import Endpoint
     from gpubox.engine.engine import Engine
     from gpubox.gpus.machine import Machine

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox.boxes.boxes import Box, meant
+from gpubox.boxes.box import Box, meant
 from gpubox.cli import candidates
 from gpubox.errors import GpuboxError, UsageError, together
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from gpubox.boxes.boxes import KILLED, Box, meant, out_of_memory, paused, way_back
+from gpubox.boxes.box import KILLED, Box, meant, out_of_memory, paused, way_back
 from gpubox.boxes.inspection import has_terminal, killed_for_memory, removes_itself
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app

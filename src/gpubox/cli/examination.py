@@ -45,7 +45,7 @@ from gpubox.profile.profile import Profile
 from gpubox.values import ALL_GPUS, NO_GPUS
 
 if TYPE_CHECKING:
-    from gpubox.boxes.boxes import Box
+    from gpubox.boxes.box import Box
     from gpubox.cli.app import App
 
 Answer = TypeVar("Answer")

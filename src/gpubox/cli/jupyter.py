@@ -24,7 +24,7 @@ from gpubox.errors import EngineError, GpuboxError, UsageError
 from gpubox.plan import notebook
 
 if TYPE_CHECKING:
-    from gpubox.boxes.boxes import Box
+    from gpubox.boxes.box import Box
     from gpubox.boxes.launch import Launch
     from gpubox.engine.engine import Engine
     from gpubox.plan.facts import Facts

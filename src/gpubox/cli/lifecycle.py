@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox.boxes.boxes import Box, paused
+from gpubox.boxes.box import Box, paused
 from gpubox.boxes.inspection import removes_itself, restart_policy
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import click
 
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.box import Box
 from gpubox.cli.app import app
 from gpubox.cli.chosen import BOXES, OWNER, chosen
 from gpubox.cli.words import duration

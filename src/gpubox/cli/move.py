@@ -17,7 +17,7 @@ from gpubox.values import NO_GPUS
 from gpubox.values import gpus as read_gpus
 
 if TYPE_CHECKING:
-    from gpubox.boxes.boxes import Box
+    from gpubox.boxes.box import Box
     from gpubox.plan.allocation import Allocation
     from gpubox.values import Gpus
 

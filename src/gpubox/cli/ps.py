@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import asdict
 
-from gpubox.boxes import boxes as records
 from gpubox.boxes import inspection
+from gpubox.boxes.box import KILLED, out_of_memory, status
 from gpubox.cli.app import app
 from gpubox.errors import EngineError
 from gpubox.figures import size_text
@@ -17,7 +17,7 @@ from gpubox.gpus.machine import SHORT_UUID
 from gpubox.screen import render
 
 if TYPE_CHECKING:
-    from gpubox.boxes.boxes import Box
+    from gpubox.boxes.box import Box
     from gpubox.engine.engine import Engine
 
 _COLUMNS = ("NAME", "PROFILE", "OWNER", "JOB", "GPUS", "PORTS", "STATUS", "FOLDER", "WRITTEN")
@@ -78,19 +78,19 @@ def _ends(engine: Engine, boxes: Iterable[Box]) -> dict[str, str]:
     """Why boxes were killed, by their ids, where memory ran out."""
     found = {}
     for box in boxes:
-        if box.exit_code == records.KILLED:
+        if box.exit_code == KILLED:
             try:
                 limit = inspection.killed_for_memory(engine.inspect(box.id))
             except EngineError:  # removed meanwhile
                 continue
             if limit is not None:
-                found[box.id] = records.out_of_memory(limit)
+                found[box.id] = out_of_memory(limit)
     return found
 
 
 def object_of(box: Box, urls: dict[str, str], ends: dict[str, str]) -> dict[str, object]:
     """What --json says of it."""
-    how = {"status": records.status(box, ends.get(box.id, "")), "exit_code": box.exit_code}
+    how = {"status": status(box, ends.get(box.id, "")), "exit_code": box.exit_code}
     return asdict(box) | how | {"url": urls.get(box.id, "")}
 
 
@@ -103,7 +103,7 @@ def _row(box: Box, ends: dict[str, str]) -> dict[str, str]:
         "JOB": box.job,
         "GPUS": gpus,
         "PORTS": ", ".join(box.ports),
-        "STATUS": records.status(box, ends.get(box.id, "")),
+        "STATUS": status(box, ends.get(box.id, "")),
         "FOLDER": box.folder,
         "WRITTEN": size_text(box.written or 0),
     }

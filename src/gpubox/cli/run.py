@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpubox.boxes.boxes import way_back
+from gpubox.boxes.box import way_back
 from gpubox.boxes.inspection import published_ports
 from gpubox.cli.app import App
 from gpubox.cli.reach import say_ports

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpubox.boxes import boxes
+from gpubox.boxes.box import meant
 from gpubox.cli.app import App, app
 from gpubox.cli.confirm import agreed
 from gpubox.errors import EngineError, GpuboxError, UsageError
@@ -15,7 +15,7 @@ from gpubox.figures import size_text
 from gpubox.profile.layers import as_typed, config_home
 
 if TYPE_CHECKING:
-    from gpubox.boxes.boxes import Box
+    from gpubox.boxes.box import Box
     from gpubox.boxes.saved import Saved
     from gpubox.engine.engine import Engine
     from gpubox.engine.images import LocalImage
@@ -55,7 +55,7 @@ def save_command(
             "boxes of Podman are not saved: its images keep all of a box's variables, secrets too",
             f"podman commit {word} NAME makes one all the same",
         )
-    box = boxes.meant(word, engine.boxes(stopped=True), caller.name, owner)
+    box = meant(word, engine.boxes(stopped=True), caller.name, owner)
     made, came_from = _made(this, engine, box, image)
     if not _may_replace(this, engine, image, file, replace):
         this.screen.say(f"{box.name} is not saved")

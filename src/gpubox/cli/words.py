@@ -21,7 +21,7 @@ from gpubox.cli.app import App, app, flags, settings_options
 from gpubox.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpubox.boxes.boxes import Box
+    from gpubox.boxes.box import Box
     from gpubox.plan.facts import Ask
     from gpubox.profile.profile import Profile
     from gpubox.slurm.jobs import Job

@@ -13,7 +13,7 @@ from docker.models import containers
 
 from gpubox import values
 from gpubox.boxes import labels
-from gpubox.boxes.boxes import ALIVE, Box
+from gpubox.boxes.box import ALIVE, Box
 from gpubox.boxes.inspection import Inspection, restart_policy
 from gpubox.engine.archives import Entry, first_text, packed
 from gpubox.engine.connection import Connection, translated

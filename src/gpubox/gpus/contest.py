@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from gpubox.boxes.boxes import ALIVE
+from gpubox.boxes.box import ALIVE
 from gpubox.gpus.claims import NO_CLAIM, SHARED
 from gpubox.gpus.holders import Container
 from gpubox.gpus.machine import Device, named, overlap

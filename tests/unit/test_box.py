@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpubox.boxes import boxes
-from gpubox.boxes.boxes import Box
+from gpubox.boxes.box import Box, meant, out_of_memory, status
 from gpubox.errors import GpuboxError, UsageError
 
 
@@ -40,7 +39,7 @@ BOXES = [box("pytorch-anna"), box("pytorch-anna-2"), box("cuda8-anna"), box("cud
     ],
 )
 def test_a_box_of_mine_is_meant_by_its_name_a_beginning_or_its_id(word: str, name: str) -> None:
-    assert boxes.meant(word, BOXES, "anna").name == name
+    assert meant(word, BOXES, "anna").name == name
 
 
 @pytest.mark.parametrize(
@@ -59,14 +58,14 @@ def test_a_box_of_mine_is_meant_by_its_name_a_beginning_or_its_id(word: str, nam
 )
 def test_else_it_is_said_why_none_is(word: str, owner: str | None, problem: str, hint: str) -> None:
     with pytest.raises(GpuboxError) as raised:
-        boxes.meant(word, BOXES, "anna", owner)
+        meant(word, BOXES, "anna", owner)
     assert raised.value.problem == problem
     assert hint in raised.value.hint
     assert isinstance(raised.value, UsageError) == ("'s box" not in problem)
 
 
 def test_another_persons_box_is_meant_with_its_owner_and_full_name() -> None:
-    assert boxes.meant("cuda8-bob", BOXES, "anna", "bob").owner == "bob"
+    assert meant("cuda8-bob", BOXES, "anna", "bob").owner == "bob"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_another_persons_box_is_meant_with_its_owner_and_full_name() -> None:
 )
 def test_how_a_box_is_in_peoples_words(state: str, said: str, words: str, code: int | None) -> None:
     it = box("it", state=state, status=said)
-    assert (boxes.status(it), it.exit_code) == (words, code)
+    assert (status(it), it.exit_code) == (words, code)
 
 
 @pytest.mark.parametrize(
@@ -105,4 +104,4 @@ def test_how_a_box_is_in_peoples_words(state: str, said: str, words: str, code: 
 )
 def test_a_box_that_was_killed_for_memory_says_whose_ran_out(limit: int, words: str) -> None:
     it = box("it", state="exited", status="Exited (137) 2 hours ago")
-    assert boxes.status(it, boxes.out_of_memory(limit)) == words
+    assert status(it, out_of_memory(limit)) == words
