@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from gpubox.engine import faults
+from gpubox.engine.build_faults import explain_build
 from gpubox.engine.faults import (
     explain,
-    explain_build,
     is_gpu_refusal,
     is_init_failure,
     is_name_taken,

@@ -27,7 +27,7 @@ host.accounts profile.layers
 profile.yaml_types profile.readers profile.settings profile.datasets profile.profile profile.config
 profile.schema
 plan.docker_words plan.notebook slurm.jobs slurm.batch plan.facts plan.backend
-engine.faults engine.archives
+engine.faults engine.build_faults engine.archives
 plan.allocation plan.environment plan.plan plan.translate plan.export plan.identity
 boxes.inspection boxes.moved boxes.saved boxes.leftovers doctor.cdi
 doctor.seen doctor.ways doctor.running doctor.diagnosis

@@ -9,9 +9,10 @@ from contextlib import closing, suppress
 from typing import Any
 
 from gpubox.engine.archives import Entry, packed
+from gpubox.engine.build_faults import explain_build
 from gpubox.engine.connection import translated
 from gpubox.engine.containers import Containers
-from gpubox.engine.faults import explain, explain_build
+from gpubox.engine.faults import explain
 from gpubox.engine.images import Images
 from gpubox.errors import EngineError
 from gpubox.images.building import Building

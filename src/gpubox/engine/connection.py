@@ -17,8 +17,8 @@ import requests.exceptions
 import urllib3.exceptions
 
 from gpubox.engine.contexts import Endpoint
-from gpubox.engine.faults import EngineSaid, explain
-from gpubox.engine.unreachable import no_engine, too_old, unreachable
+from gpubox.engine.faults import explain
+from gpubox.engine.unreachable import innermost, no_engine, too_old, unreachable
 from gpubox.errors import EngineError
 
 # What docker-py raises for a config.json, or a credential helper's answer, that is malformed.
@@ -120,10 +120,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _innermost(causes: list[BaseException]) -> str:
-    return str(causes[-1]).strip() or type(causes[-1]).__name__
-
-
 # --- docker-py's exceptions
 
 
@@ -135,7 +131,7 @@ def translated(subject: str) -> Iterator[None]:
     except docker.errors.ImageNotFound as error:
         raise ImageMissing(f"no image {subject} on the engine", exit_code=125) from error
     except docker.errors.APIError as error:
-        raise _explained(error, subject) from error
+        raise explain(str(error.explanation or error), subject) from error
     except (
         docker.errors.DockerException,
         requests.exceptions.RequestException,
@@ -144,15 +140,11 @@ def translated(subject: str) -> Iterator[None]:
         raise EngineError(f"the connection to the engine broke: {_short(error)}") from error
 
 
-def _explained(error: docker.errors.APIError, subject: str) -> EngineSaid:
-    return explain(str(error.explanation or error), subject)
-
-
 def _short(error: BaseException) -> str:
     causes = list(_causes(error))
     if isinstance(causes[-1], ValueError):  # http.client found no size where a chunk must begin
         return "its answer stopped in the middle"
-    return _innermost(causes) if error.args else type(error).__name__
+    return innermost(causes) if error.args else type(error).__name__
 
 
 def api_version(text: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ differ between engines. Knows no engine; the texts were seen on Docker 20.10 and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from gpubox.errors import EngineError
@@ -37,7 +37,17 @@ class Fault(NamedTuple):
     hint: str = ""
     exit_code: int = 125
 
+    def meant(self, text: str, words: Mapping[str, object]) -> tuple[str, str] | None:
+        """Problem and hint, if the pattern is in the text; `words` are for other braces."""
+        if not (match := re.search(self.pattern, text)):
+            return None
+        groups = {key.rstrip("23"): value for key, value in match.groupdict().items() if value}
+        filled = {**words, **groups}
+        return self.problem.format(**filled), self.hint.format(**filled)
 
+
+_SOME_PROGRAMS = "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are"
+_CANNOT_RUN = "it is a folder, or lacks the x permission: chmod +x, or name its interpreter"
 _NO_REGISTRY = "error parsing HTTP"  # what answers is no registry, whatever its page says
 _NO_MANIFEST = r"manifest for \S+ not found|manifest unknown|name unknown|: not found"
 
@@ -235,14 +245,14 @@ FAULTS = (
         r"\[FATAL tini \(\d+\)\] exec (?P<what>.*) failed: (?:No such file or|Not a) directory|"
         r"\(catatonit:\d+\): failed to exec pid1: No such file or directory",
         "there is no program '{what}' in {it}",
-        "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are",
+        _SOME_PROGRAMS,
         127,
     ),
     Fault(
         r"\[FATAL tini \(\d+\)\] exec (?P<what>.*) failed: |"
         r"\(catatonit:\d+\): failed to exec pid1: ",
         "'{what}' in {it} is no program that can run",
-        "it is a folder, or lacks the x permission: chmod +x, or name its interpreter",
+        _CANNOT_RUN,
         126,
     ),
     Fault(
@@ -250,20 +260,20 @@ FAULTS = (
         r"(?:executable file not found|no such file or directory)|"
         r"^stat (?P<what2>/\S+): no such file or directory",
         "there is no program '{what}' in {it}",
-        "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are",
+        _SOME_PROGRAMS,
         127,
     ),
     Fault(
         r"exec: \"(?P<what>[^\"]*)\": (?:permission denied|is a directory)|"
         r"exec (?P<what2>\S+): permission denied|exec: \"(?P<what3>[^\"]*)\".*is a directory",
         "'{what}' in {it} is no program that can run",
-        "it is a folder, or lacks the x permission: chmod +x, or name its interpreter",
+        _CANNOT_RUN,
         126,
     ),
     Fault(
         r"exec: \"(?P<what>[^\"]*)\": stat [^:]*: not a directory",
         "there is no program '{what}' in {it}: a part of its path is a file",
-        "gpubox run --gpus none {it} ls /bin /usr/bin shows some that there are",
+        _SOME_PROGRAMS,
     ),
     Fault(
         r"exec format error",
@@ -439,81 +449,6 @@ FAULTS = (
     ),
 )
 
-# For the output of apt and its tools in a build, with the engine's last words behind it.
-BUILD_FAULTS = (
-    Fault(
-        r"gpubox: the key at (?P<what>\S+) is not NVIDIA's",
-        "the signing key at {what} is not NVIDIA's",
-        "ask who answers there in NVIDIA's name; nothing was installed",
-    ),
-    Fault(
-        r"no valid OpenPGP data|gpubox: no key at",
-        "what the package repository has for a signing key is none",
-        "correct the URL behind --apt-mirror",
-    ),
-    Fault(
-        r"GPG error: (?P<what>\S+)|The repository '(?P<what2>\S+)[^']*' is not signed",
-        "the package repository {what} is not signed with its key",
-        "--apt-mirror URL takes the packages from another one",
-    ),
-    Fault(
-        r"(?:Temporary failure resolving|Could not resolve(?: host:?)?) '?(?P<what>[^'\s]+)",
-        "the build cannot find the machine {what}",
-        "check the network of the engine's machine; --network host builds with just that",
-    ),
-    Fault(
-        r"(?:Failed to fetch|E:|Err:\d+) (?P<what>http\S+).*?(?:\s|HttpError)404\b|"
-        r"The repository '(?P<what2>\S+)[^']*' does not have a Release file",
-        "the package repository has no {what}",
-        "--apt-mirror URL takes the packages from one that kept them",
-    ),
-    Fault(
-        r"[Cc]ertificate verification failed|certificate verify failed|"
-        r"No system certificates available",
-        "the build does not trust the certificate of the package repository",
-        "a proxy that looks into https needs its certificate in the image: --base IMAGE",
-    ),
-    Fault(
-        r"(?:Could not connect to|Unable to connect to|Cannot initiate the connection to) "
-        r"(?P<what>[^\s(]*[^\s(:])|Failed to connect to (?P<what2>\S+)|"
-        r"Connection timed out|Connection failed|Connection refused",
-        "the package repository {what} does not answer",
-        "try again later; --network host builds with the network of the engine's machine,"
-        " --apt-mirror URL takes the packages from elsewhere",
-    ),
-    Fault(
-        r"Version '(?P<version>[^']+)' for '(?P<what>[^']+)' was not found",
-        "the package repository has no {what} in version {version}",
-        "--apt-mirror URL takes the packages from one that kept it",
-    ),
-    Fault(
-        r"Unable to locate package (?P<what>\S+)|"
-        r"Package '?(?P<what2>[^\s']+)'? has no installation candidate",
-        "the package repository has no {what}",
-        "--apt-mirror URL takes the packages from one that kept it",
-    ),
-    Fault(
-        r"Hash Sum mismatch|File has unexpected size",
-        "a package did not arrive as its repository describes it",
-        "try again; a proxy or a mirror may hold a bad copy",
-    ),
-    Fault(
-        r"unmet dependencies|held broken packages",
-        "the packages do not fit {it}'s base",
-        "--base takes an Ubuntu of the same version as the one that it stands for",
-    ),
-    Fault(
-        r"apt-get: (?:command )?not found|\bapt-get\b[^\n]*no such file",
-        "the base of {it} has no apt-get",
-        "--base takes an Ubuntu, or an image made from one",
-    ),
-    Fault(
-        r"returned a non-zero code: (?P<what>\d+)",
-        "a step in the build of {it} failed with exit code {what}",
-        "what it said stands above",
-    ),
-)
-
 
 class EngineSaid(EngineError):
     """A refusal of the engine's, explained; `text` is the engine's own."""
@@ -529,29 +464,16 @@ def explain(text: str, it: str, program: str = "") -> EngineSaid:
     `program` is what was to run, for texts that do not name it.
     A text that no fault fits is passed on as it is, without the engine's own prefixes.
     """
-    return _matched(FAULTS, text, it, program) or EngineSaid(
+    return matched(FAULTS, text, it, program) or EngineSaid(
         text, f"the engine says: {_tail(text)}", "", 125
     )
 
 
-def explain_build(output: str, text: str, it: str) -> EngineSaid:
-    """The error for a build of `it` that ended with `text`; `output` is what its last step said."""
-    full = "no space left on device"
-    if re.search(rf"(?i){full}|You don't have enough free space", f"{output}{text}"):
-        return explain(full, it)  # whatever else the tools made of it
-    # only this much of the text: before it stands the whole command, whose words could match
-    ended = re.search(r"returned a non-zero code: \d+", text)
-    matched = _matched(BUILD_FAULTS, f"{output}\n{ended[0]}", it) if ended else None
-    return matched or explain(text, it)
-
-
-def _matched(faults: Iterable[Fault], text: str, it: str, program: str = "") -> EngineSaid | None:
+def matched(faults: Iterable[Fault], text: str, it: str, program: str = "") -> EngineSaid | None:
+    """The error for the first of the faults that fits."""
     for fault in faults:
-        if match := re.search(fault.pattern, text):
-            groups = {key.rstrip("23"): value for key, value in match.groupdict().items() if value}
-            words = {"it": it, "what": program, **groups}
-            problem, hint = fault.problem.format(**words), fault.hint.format(**words)
-            return EngineSaid(text, problem, hint, fault.exit_code)
+        if found := fault.meant(text, {"it": it, "what": program}):
+            return EngineSaid(text, *found, fault.exit_code)
     return None
 
 

@@ -6,8 +6,6 @@ and no docker-py; the texts are those of Python's own errors and OpenSSL's.
 
 from __future__ import annotations
 
-import re
-
 from gpubox.engine.contexts import Endpoint, Tls
 from gpubox.engine.faults import Fault
 from gpubox.errors import EngineError
@@ -88,11 +86,14 @@ def unreachable(causes: list[BaseException], endpoint: Endpoint, seconds: float)
         **{"ca": tls.ca, "cert": tls.cert, "key": tls.key},
     }
     for fault in CAUSES:
-        if match := re.search(fault.pattern, text):
-            words |= match.groupdict()
-            return EngineError(fault.problem.format(**words), fault.hint.format(**words))
-    innermost = str(causes[-1]).strip() or type(causes[-1]).__name__
-    return EngineError(f"no engine answers at {words['place']}: {innermost}")
+        if found := fault.meant(text, words):
+            return EngineError(*found)
+    return EngineError(f"no engine answers at {words['place']}: {innermost(causes)}")
+
+
+def innermost(causes: list[BaseException]) -> str:
+    """What the last of the causes says, or is."""
+    return str(causes[-1]).strip() or type(causes[-1]).__name__
 
 
 def no_engine(answer: str, endpoint: Endpoint) -> EngineError:
