@@ -17,7 +17,7 @@ from gpubox.values import NO_GPUS
 
 ALIVE = ("running", "paused", "restarting", "stopping")  # the last is Podman's
 KILLED = 137  # by SIGKILL: the kernel's, for want of memory, or somebody's
-_WHOLE_ID = 12  # characters, as Docker prints it
+SHORT_ID = 12  # characters, as Docker prints an id
 _ENDED = re.compile(r"(?:Exited|Restarting) \((\d+)\) ?(.*)")
 
 
@@ -95,7 +95,7 @@ def unknown(word: str, boxes: Iterable[Box]) -> UsageError:
 
 
 def _is_id(word: str, box: Box) -> bool:
-    return len(word) >= _WHOLE_ID and box.id.startswith(word)
+    return len(word) >= SHORT_ID and box.id.startswith(word)
 
 
 def _of_another(box: Box) -> GpuboxError:

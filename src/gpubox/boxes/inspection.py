@@ -14,7 +14,6 @@ from gpubox import values
 from gpubox.plan import notebook
 
 Inspection = Mapping[str, Any]
-SHORT_ID = 12  # characters, as Docker prints an id
 
 
 class Served(msgspec.Struct, frozen=True):

@@ -11,8 +11,8 @@ import msgspec
 
 from gpubox import values
 from gpubox.boxes import saved
-from gpubox.boxes.box import Box, status
-from gpubox.boxes.inspection import SHORT_ID, Inspection, restart_policy
+from gpubox.boxes.box import SHORT_ID, Box, status
+from gpubox.boxes.inspection import Inspection, restart_policy
 
 _STARTING = 60  # seconds since its creation for which a box may still be about to start
 

@@ -11,7 +11,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from gpubox.boxes import labels
-from gpubox.boxes.inspection import SHORT_ID, Inspection, variables
+from gpubox.boxes.box import SHORT_ID
+from gpubox.boxes.inspection import Inspection, variables
 from gpubox.gpus import claims
 from gpubox.gpus.claims import VISIBLE
 from gpubox.gpus.holders import holds, without

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from gpubox import values
 from gpubox.boxes import labels
-from gpubox.boxes.box import Box
-from gpubox.boxes.inspection import SHORT_ID, Inspection, removes_itself, variables
+from gpubox.boxes.box import SHORT_ID, Box
+from gpubox.boxes.inspection import Inspection, removes_itself, variables
 from gpubox.boxes.moved import forgotten
 from gpubox.errors import UsageError
 from gpubox.gpus import claims

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
@@ -23,6 +23,7 @@ from gpubox.errors import UsageError
 if TYPE_CHECKING:
     from gpubox.boxes.box import Box
     from gpubox.plan.facts import Ask
+    from gpubox.profile.layers import Located
     from gpubox.profile.profile import Profile
     from gpubox.slurm.jobs import Job
 
@@ -214,28 +215,18 @@ def request(
     is the key that names the profile where no PROFILE is typed; `beneath` lies under all profiles.
     """
     from gpubox.plan.facts import Ask
-    from gpubox.profile.layers import from_flags
-    from gpubox.slurm import jobs
 
     dashes = bool(click.get_current_context().meta.get(DASHES))
     word, command = _split(app, words, dashes, default)
-    settings = flags(parameters)
-    for key, specs in lists.items():
-        settings[key] = [*specs, *settings.get(key, ())]
-    layers = [from_flags(settings, app.caller.folder)]
-    if gpus := app.caller.environ.get("NV_GPU"):
-        layers.insert(0, from_flags({"gpus": gpus.split(",")}, app.caller.folder, "NV_GPU"))
-    if job:
-        if parameters["detach"]:
-            raise UsageError(
-                f"-d in Slurm's job {job.id}: the job would end here, and its box would not",
-                "leave -d out; what is in the background is the job: gpubox submit",
-            )
-        beneath = {**job.beneath, **(beneath or {})}
-        layers.append(from_flags(jobs.ALWAYS, app.caller.folder))
+    if job and parameters["detach"]:
+        raise UsageError(
+            f"-d in Slurm's job {job.id}: the job would end here, and its box would not",
+            "leave -d out; what is in the background is the job: gpubox submit",
+        )
+    lowest = {**(job.beneath if job else {}), **(beneath or {})}
     return Request(
         app=app,
-        profile=app.config.profile(word, *layers, beneath=beneath),
+        profile=app.config.profile(word, *_layers(app, parameters, lists, job), beneath=lowest),
         ask=Ask(
             command=tuple(command),
             name=parameters.get("name"),
@@ -249,6 +240,23 @@ def request(
         patience=patience(parameters.get("wait", False), parameters.get("wait_for")),
         job=job,
     )
+
+
+def _layers(
+    app: App, parameters: dict[str, Any], lists: Mapping[str, Sequence[Any]], job: Job | None
+) -> Iterator[Mapping[str, Located]]:
+    """What lies over a profile: NV_GPU, then flags, then what holds for every job."""
+    from gpubox.profile.layers import from_flags
+    from gpubox.slurm import jobs
+
+    folder, settings = app.caller.folder, flags(parameters)
+    for key, specs in lists.items():
+        settings[key] = [*specs, *settings.get(key, ())]
+    if gpus := app.caller.environ.get("NV_GPU"):
+        yield from_flags({"gpus": gpus.split(",")}, folder, "NV_GPU")
+    yield from_flags(settings, folder)
+    if job:
+        yield from_flags(jobs.ALWAYS, folder)
 
 
 def _split(app: App, words: Sequence[str], dashes: bool, default: str) -> tuple[str, Sequence[str]]:
