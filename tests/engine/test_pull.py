@@ -542,7 +542,24 @@ def test_who_pulls_the_same_at_the_same_time_gets_it_too(
         for child in children:
             out, err = child.communicate(timeout=60)
             assert (child.returncode, out) == (0, b"hello\n"), err
-    assert IMAGE in tags(client)
+    assert tags(client) == {STAND_IN, IMAGE}
+
+
+def test_a_name_that_another_pull_removes_meanwhile_does_not_come_back(
+    engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, slow: Throttle
+) -> None:
+    """Who comes later finds the registry's name, and cannot know that it is going to be removed."""
+    there, slow.rate = f"{slow.address}/{IMAGE}", 1000 * MB
+    client.images.pull(there)
+    slow.rate, before = 400, slow.passed
+    with pulling(gpubox, slow, ("pull", PROFILE)) as later:
+        slow.wait(before)
+        assert client.images.get(there).tag("nvidia/cuda", TAG)
+        client.images.remove(there)
+        slow.rate = MB
+        _, err = later.communicate(timeout=60)
+        assert later.returncode == 0, err
+    assert tags(client) == {STAND_IN, IMAGE}
 
 
 def test_pull_always_asks_the_registry_and_says_that_nothing_is_newer(

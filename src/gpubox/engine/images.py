@@ -36,6 +36,7 @@ class LocalImage(msgspec.Struct, frozen=True):
     """An image that the engine has; `size` is bytes on its disk.
 
     `config`, in the engine's words, is what its boxes begin with, also `variables` and `labels`.
+    `digests` are what registries have it as, like `registry/nvidia/cuda@sha256:1f3b`.
     """
 
     id: str
@@ -44,6 +45,7 @@ class LocalImage(msgspec.Struct, frozen=True):
     labels: Mapping[str, str]
     config: Mapping[str, Any]
     author: str
+    digests: tuple[str, ...]
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -71,6 +73,7 @@ class Images(Connection):
             labels=config.get("Labels") or {},
             config=config,
             author=found.get("Author") or "",
+            digests=tuple(found.get("RepoDigests") or ()),
         )
 
     def images(self) -> list[str]:
@@ -95,6 +98,13 @@ class Images(Connection):
             if not is_image_absent(refusal.text):
                 raise
             return None
+
+    def is_current(self, image: str, here: LocalImage, warn: Callable[[str], None]) -> bool:
+        """Whether what is `here` is what the registry has; no, if that cannot be known."""
+        with suppress(EngineError):
+            found = self.published(image, warn)
+            return found is not None and any(it.endswith(found.digest) for it in here.digests)
+        return False
 
     def pull(self, image: str, warn: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
         """The events of a pull; one that carries an error is raised, explained."""

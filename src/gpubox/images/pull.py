@@ -21,6 +21,7 @@ from gpubox.checks import of_deletion
 from gpubox.engine import faults
 from gpubox.engine.engine import Engine, connect
 from gpubox.engine.faults import EngineSaid
+from gpubox.engine.images import LocalImage
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.images.progress import Begun, Event, News, Pulled, Warned
 
@@ -146,24 +147,42 @@ class _Pulls:
 
     def _pull(self, order: Order, tell: Callable[[Said], None]) -> Pulled:
         engine = connect(self._endpoint)
-        before = engine.image(order.image)
+        before, there = _id(engine, order.image), engine.image(order.source)
         wanted = {str(values.reference(each.image)) for each in self._orders}
-        keep = order.source in wanted or engine.image(order.source) is not None
+        keep = order.source in wanted or there is not None
         started = time.monotonic()
-        events = engine.pull(order.source, lambda sentence: tell(Warned(sentence)))
+        events = _events(engine, order, there, lambda sentence: tell(Warned(sentence)))
         tell(Begun(order.source))
         try:
             for event in events:
                 tell(event)
         except EngineSaid as refusal:
             # it failed, unless another gpubox pulled and renamed the same image in the meantime
-            if engine.image(order.image) in (None, before):
+            if _id(engine, order.image) in (None, before):
                 raise _explained(refusal, order.image) from refusal
         if order.source != order.image:
             with self._naming:
                 engine.name_image(order.source, order.image, keep=keep)
         seconds = time.monotonic() - started
-        return Pulled(seconds, new=engine.image(order.image) != before)
+        return Pulled(seconds, new=_id(engine, order.image) != before)
+
+
+def _id(engine: Engine, image: str) -> str | None:
+    here = engine.image(image)
+    return here.id if here else None
+
+
+def _events(
+    engine: Engine, order: Order, there: LocalImage | None, warn: Callable[[str], None]
+) -> Iterator[Event]:
+    """The events of a pull; none if what is `there` by the registry's name is up to date.
+
+    The name may be another gpubox's, which removes it at any moment: a pull would set it again, and
+    nobody would know that it was not there before.
+    """
+    if there and order.source != order.image and engine.is_current(order.source, there, warn):
+        return iter(())
+    return engine.pull(order.source, warn)
 
 
 def _or_raised(news: Iterator[News]) -> Iterator[News]:
