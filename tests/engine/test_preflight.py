@@ -180,21 +180,32 @@ def test_an_open_version_is_the_one_for_this_machine_and_says_why(
     [("stable", {}), ("cdi", {"features": {"containerd-snapshotter": True}})],
     ids=["Docker's own store", "containerd's"],
 )
-def test_a_full_disk_is_told_before_the_download(kind: Kind, config: dict[str, object]) -> None:
+def test_a_full_disk_is_told_before_a_download_or_build(
+    kind: Kind, config: dict[str, object]
+) -> None:
     with PrivateEngine(kind, disk="3g", config=config) as small, Registry() as registry:
         plain = "nvidia/cuda:12.9.1-cudnn-devel-ubuntu24.04"
         here = Gpubox(small.folder / "person", small.env | {"GPUBOX_REGISTRY": registry.address})
         # its data lie on a file system that is seen from its own mounts alone
         inside = ("nsenter", "--target", str(small.pid), "--mount", "--", here.program)
-        run = ("run", "--gpus", "none", "--rm")
-        done = subprocess.run(
-            [*inside, *run, plain, "true"], env=here.env, capture_output=True, check=False
-        )
-        assert said(done) == [
-            f"gpubox: {plain} takes about 8.3 GB on the disk and 3.7 GB while it comes, and"
-            f" {small.folder}/data has 3.2 GB left",
-            f"  docker system df shows what takes it, docker image prune frees some{PASS} disk",
+        left = f"{small.folder}/data has 3.2 GB left"
+        fix = f"  docker system df shows what takes it, docker image prune frees some{PASS} disk"
+
+        def call(*words: str) -> Done:
+            return subprocess.run([*inside, *words], env=here.env, capture_output=True, check=False)
+
+        assert said(call("run", "--gpus", "none", "--rm", plain, "true")) == [
+            f"gpubox: {plain} takes about 8.3 GB on the disk and 3.7 GB while it comes, and {left}",
+            fix,
         ]
+        deleted = "nvidia/cuda:9.0-devel"
+        assert said(call("build", deleted), 1) == [
+            f"gpubox: {deleted} takes about 7.4 GB on the disk and 2.9 GB while it comes, and"
+            f" {left}",
+            fix,
+        ]
+        base = said(call("build", "--ignore", "disk", deleted), 1)[1]
+        assert base == f"gpubox: the registry has no image {registry.address}/library/ubuntu:16.04"
 
 
 def test_the_gpus_of_another_machine_are_not_those_of_this_one(

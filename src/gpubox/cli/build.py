@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpubox.checks import DISK
 from gpubox.cli import candidates
 from gpubox.cli.app import App, app
 from gpubox.errors import EngineError, UsageError
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 )
 @click.option("--network", metavar="NETWORK", help="The network of the build, as docker build's.")
 @click.option("--no-cache", is_flag=True, help="Build it anew, even if it is here.")
+@click.option(
+    "--ignore",
+    type=click.Choice([DISK]),
+    metavar="CHECK",
+    multiple=True,
+    help=f"Go on past this one check: {DISK}.",
+)
 @click.pass_context
 def build_command(
     context: click.Context,
@@ -42,12 +50,15 @@ def build_command(
     apt_mirror: str | None,
     network: str | None,
     no_cache: bool,
+    ignore: tuple[str, ...],
 ) -> None:
     """Make a deleted nvidia/cuda image again, from NVIDIA's packages.
 
     It gets the name that the profile has for it. For your own use: NVIDIA's licence does not let
     you push it to others.
     """
+    from gpubox.cli import preflight
+
     this = app(context)
     by = "" if show else this.caller.name
     wanted = recipe.recipe(_image(this, word), base, apt_mirror, by)
@@ -64,6 +75,7 @@ def build_command(
             f"gpubox build --print {word} | podman build -t {wanted.image} -",
         )
     recipe.check_machine(engine.architecture())
+    preflight.report(this, preflight.of_room(wanted.image, engine.facts()), frozenset(ignore))
     _say_unchecked(this, wanted)
     _get_base(this, engine, wanted)
     titles = [step.title for step in wanted.steps]

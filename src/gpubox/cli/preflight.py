@@ -126,10 +126,16 @@ def _of_the_pull(
     if from_the_hub and (gone := checks.of_deletion(image)):
         yield gone
         return
-    if facts.local and facts.root and here is None and (room := paths.room(facts.root)):
-        yield from checks.of_room(image, room)
+    if here is None:
+        yield from of_room(image, facts)
     if from_the_hub and facts.local and not engine.has_login(image):
         yield from _of_the_pull_limit(image)
+
+
+def of_room(image: str, facts: EngineFacts) -> Iterator[Check]:
+    """Too little room for an image that comes or is built, if the engine's disk is seen here."""
+    if facts.local and facts.root and (room := paths.room(facts.root)):
+        yield from checks.of_room(image, room)
 
 
 def _from_the_hub(image: str, registry: str | None, facts: EngineFacts | None) -> bool:
