@@ -486,11 +486,12 @@ def test_nothing_is_left_of_a_network_that_there_is_not(build: Build) -> None:
 
 
 @leaves_nothing
-def test_nothing_is_left_of_a_build_that_is_left_by_ctrl_c(
-    engine: PrivateEngine, build: Build, repository: AptRepository
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_nothing_is_left_of_a_build_that_is_interrupted(
+    engine: PrivateEngine, build: Build, repository: AptRepository, number: signal.Signals
 ) -> None:
     with building(build, repository) as child:
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (130, b""), err
     assert b"Traceback" not in err and b"Get:" not in err

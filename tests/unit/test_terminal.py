@@ -28,7 +28,7 @@ from gpubox.engine.streams import SocketStream
 from gpubox.errors import EngineError, GpuboxError
 from gpubox.screen import terminal
 from gpubox.screen.keys import DetachKeys, detach_sequence
-from gpubox.screen.signals import Signals
+from gpubox.screen.signals import Signals, stoppable
 from gpubox.screen.standard import window_size
 from gpubox.screen.terminal import Ending, How
 from lab.frames import frame
@@ -448,6 +448,12 @@ def test_nohup_is_respected() -> None:
             signal.raise_signal(signal.SIGHUP)
             assert signals.arrived() == ()
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        with stoppable():
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -58,6 +58,7 @@ def build_command(
     you push it to others.
     """
     from gpubox.cli import preflight
+    from gpubox.screen.signals import stoppable
 
     this = app(context)
     by = "" if show else this.caller.name
@@ -79,9 +80,8 @@ def build_command(
     _say_unchecked(this, wanted)
     _get_base(this, engine, wanted)
     titles = [step.title for step in wanted.steps]
-    with closing(
-        engine.build(wanted.dockerfile, wanted.image, network=network, fresh=no_cache)
-    ) as builds:
+    build = engine.build(wanted.dockerfile, wanted.image, network=network, fresh=no_cache)
+    with stoppable(), closing(build) as builds:
         this.screen.building(wanted.image, titles, builds)
     this.screen.say(f"run it: gpubox run {word}")
 

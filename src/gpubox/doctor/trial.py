@@ -6,9 +6,7 @@ It starts as every box does, by a plan, but holds no claim: a GPU in use can be 
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from secrets import token_hex
 
 from msgspec.structs import replace
@@ -23,6 +21,7 @@ from gpubox.plan.facts import Ask, Facts
 from gpubox.plan.plan import Plan, plan
 from gpubox.plan.translate import arguments
 from gpubox.profile.profile import Profile
+from gpubox.screen.signals import stoppable
 from gpubox.values import ALL_GPUS, Gpus
 
 _SECONDS = 60  # an idle GPU may take some to wake up
@@ -71,22 +70,8 @@ def _with_the_way_it_takes(
 
 def _lines(engine: Engine, planned: Plan) -> list[str]:
     """The lines that a box writes."""
-    with _stoppable():
+    with stoppable():  # so that the box is removed
         return _said(engine, planned).splitlines()
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Take SIGTERM and SIGHUP (a closed terminal) for Ctrl-C, so that the box is removed."""
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _said(engine: Engine, planned: Plan) -> str:

@@ -1,4 +1,4 @@
-"""Signals that wait: they do nothing by themselves until somebody asks what has arrived.
+"""Signals that wait until somebody asks what has arrived, and those that are taken for Ctrl-C.
 
 Knows which ones would end us; knows no box and no terminal.
 """
@@ -76,6 +76,22 @@ class Signals:
             numbers = self._read.recv(4096, how)
             return tuple(signal.Signals(n) for n in numbers if n in self._handlers)
         return ()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Take SIGTERM and SIGHUP (a closed terminal) for Ctrl-C; one that was ignored stays so."""
+    wanted = (signal.SIGTERM, signal.SIGHUP)
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in wanted
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
