@@ -79,7 +79,7 @@ def test_what_is_not_there_is_missing(hub: Hub) -> None:
 def test_what_may_be_private_is_not_missing(hub: Hub) -> None:
     with pytest.raises(HubUnknown) as caught:
         tag("anna/own", "1")
-    assert caught.value.reason == "it shows no anna/own: there is none, or it is private"
+    assert caught.value.problem.endswith(": it shows no anna/own: there is none, or it is private")
 
 
 def test_near_misses_come_from_all_pages(hub: Hub) -> None:
@@ -104,9 +104,7 @@ def test_pages_without_end_are_not_followed_without_end(hub: Hub) -> None:
 
 
 def test_the_pull_limit_is_read_without_a_pull(hub: Hub) -> None:
-    assert pulls(CUDA, LIVE) == Pulls(
-        exists=True, digest=f"sha256:of-{LIVE}", limit=100, remaining=76, window=21600
-    )
+    assert pulls(CUDA, LIVE) == Pulls(limit=100, remaining=76, window=21600)
     token, manifest = hub.asked
     assert token.path == (
         "/token?service=registry.docker.io&scope=repository%3Anvidia%2Fcuda%3Apull"
@@ -118,13 +116,13 @@ def test_the_pull_limit_is_read_without_a_pull(hub: Hub) -> None:
 
 def test_a_registry_that_counts_no_pulls_has_no_limit(hub: Hub) -> None:
     hub.limit = None
-    assert pulls(CUDA, LIVE) == Pulls(exists=True, digest=f"sha256:of-{LIVE}")
+    assert pulls(CUDA, LIVE) == Pulls()
     hub.limit = ("", "many")
-    assert pulls(CUDA, LIVE) == Pulls(exists=True, digest=f"sha256:of-{LIVE}")
+    assert pulls(CUDA, LIVE) == Pulls()
 
 
 def test_a_manifest_that_is_not_there_has_a_limit_still(hub: Hub) -> None:
-    assert pulls(CUDA, "8.0") == Pulls(exists=False, limit=100, remaining=76, window=21600)
+    assert pulls(CUDA, "8.0") == Pulls(limit=100, remaining=76, window=21600)
 
 
 def test_tags_are_told_with_what_the_hub_leaves_out(hub: Hub) -> None:
@@ -155,28 +153,27 @@ def test_a_refusal_is_not_a_no(hub: Hub, place: str, status: int, reason: str, h
     with pytest.raises(HubUnknown) as caught:
         (tag if place == "tags" else pulls)(CUDA, LIVE)
     assert caught.value.problem == unknown(f"{hub.address} {reason}")
-    assert caught.value.reason == f"{hub.address} {reason}"
     assert caught.value.hint == hint
 
 
-def moments() -> list[tuple[dict[str, str], str, int | None]]:
+def moments() -> list[tuple[dict[str, str], str]]:
     now = time.time()
     return [
-        ({"Retry-After": "42"}, ", again in 42 s", 42),
-        ({"Retry-After": "600"}, ", again in 10 min", 600),
-        ({"Retry-After": "21600"}, ", again in 6 h", 21600),
-        ({"Retry-After": formatdate(now + 3000, usegmt=True)}, ", again in 50 min", 3000),
-        ({"X-Retry-After": f"{now + 900:.0f}"}, ", again in 15 min", 900),
-        ({"X-RateLimit-Reset": f"{now + 1200:.0f}"}, ", again in 20 min", 1200),
-        ({"Retry-After": "soon", "X-RateLimit-Reset": f"{now - 60:.0f}"}, ", again in 0 s", 0),
-        ({}, "", None),
+        ({"Retry-After": "42"}, ", again in 42 s"),
+        ({"Retry-After": "600"}, ", again in 10 min"),
+        ({"Retry-After": "21600"}, ", again in 6 h"),
+        ({"Retry-After": formatdate(now + 3000, usegmt=True)}, ", again in 50 min"),
+        ({"X-Retry-After": f"{now + 900:.0f}"}, ", again in 15 min"),
+        ({"X-RateLimit-Reset": f"{now + 1200:.0f}"}, ", again in 20 min"),
+        ({"Retry-After": "soon", "X-RateLimit-Reset": f"{now - 60:.0f}"}, ", again in 0 s"),
+        ({}, ""),
     ]
 
 
 @pytest.mark.parametrize("place", ["tags", "manifests"])
 @pytest.mark.parametrize("case", range(8))
 def test_asked_too_often_it_says_for_how_long(hub: Hub, place: str, case: int) -> None:
-    headers, again, wait = moments()[case]
+    headers, again = moments()[case]
     hub.faults[place] = Fault(429, headers)
     with pytest.raises(HubBusy) as caught:
         (tag if place == "tags" else pulls)(CUDA, LIVE)
@@ -184,7 +181,6 @@ def test_asked_too_often_it_says_for_how_long(hub: Hub, place: str, case: int) -
         f"{hub.address} takes no more questions from here for now (429){again}"
     )
     assert caught.value.hint == "wait; all who share your address are counted together"
-    assert caught.value.wait == pytest.approx(wait, abs=3)
 
 
 LOGIN = LOGIN_PAGE.decode().replace("\n", " ")[:40]
@@ -408,7 +404,7 @@ def test_a_token_is_not_carried_to_another_host(hub: Hub) -> None:
         other.repositories[CUDA] = [hub_tag(LIVE, amd64=1)]
         path = f"/v2/{CUDA}/manifests/{LIVE}"
         hub.faults["manifests"] = Fault(307, {"Location": other.url + path})
-        assert pulls(CUDA, LIVE).exists
+        pulls(CUDA, LIVE)
         (asked,) = other.asked
         assert (asked.method, asked.path) == ("HEAD", path)
         assert "Authorization" not in asked.headers

@@ -164,6 +164,23 @@ def test_a_tag_that_the_hub_has_is_told_with_its_sizes(gpubox: Gpubox, hub: Hub)
     assert (found["state"], found["platforms"]) == ("there", ["linux/amd64", "linux/arm64"])
 
 
+def test_a_terminal_shows_meanwhile_what_is_asked_for(gpubox: Gpubox, hub: Hub) -> None:
+    child = pexpect.spawn(
+        str(gpubox.program),
+        ["images", "--remote", LIVE],
+        env=gpubox.env | there(hub),
+        cwd=str(gpubox.cwd),
+        encoding="utf-8",
+        dimensions=(24, 100),
+        timeout=60,
+    )
+    child.expect_exact(f"asking for nvidia/cuda:{LIVE} ...")
+    child.expect_exact("\x1b[2K")
+    child.expect_exact("IMAGE ")
+    child.expect(pexpect.EOF)
+    assert "asking" not in (child.before or "")
+
+
 def test_a_tag_that_the_hub_has_not_is_missing_with_the_nearest(gpubox: Gpubox, hub: Hub) -> None:
     done = gpubox("images", "--remote", "12.4.1-cudnn9-devel-ubuntu22.04", env=there(hub))
     assert (done.returncode, done.stdout) == (1, b"")

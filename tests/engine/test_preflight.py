@@ -173,6 +173,7 @@ def test_an_open_version_is_the_one_for_this_machine_and_says_why(
     )
     line = gpubox(*RUN, "--dry-run", "cuda12", env=there)
     assert line.stdout.decode().split()[-1] == fits
+    assert f"gpubox pull {fits}\n" in gpubox("build", "cuda12", env=there).stderr.decode()
 
 
 @pytest.mark.parametrize(

@@ -234,8 +234,9 @@ def test_a_configuration_of_dockers_that_cannot_be_read_is_named(
         assert text.startswith(f"gpubox: {fronted.home}/.docker/config.json is not as Docker")
     assert tags(client) == {STAND_IN}
     (fronted.home / ".docker/config.json").write_text("{")
-    text = complaint(fronted("pull", PROFILE), 0)
-    assert f"pulling without a login: {fronted.home}/.docker/config.json cannot be read" in text
+    text = complaint(fronted("pull", PROFILE, "team/none:1"), 1)
+    assert text.count(f"without a login: {fronted.home}/.docker/config.json cannot be read") == 1
+    assert IMAGE in tags(client)
 
 
 def configure(gpubox: Gpubox, config: object) -> None:

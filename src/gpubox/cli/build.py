@@ -89,7 +89,7 @@ def build_command(
 def _image(app: App, word: str) -> str:
     if not app.config.knows(word):
         raise UsageError(f"no profile '{word}'", app.config.nearest(word))
-    return app.config.profile(word).image
+    return app.image_for_here(app.config.profile(word))[0]
 
 
 def _say_unchecked(app: App, wanted: Recipe) -> None:

@@ -148,7 +148,8 @@ def _ask(this: App, word: str, as_json: bool) -> int:
     from gpubox.images.pull import order
 
     asked = order(_named(this, word), this.config.registry())
-    found = registries.ask(asked.image, asked.source, this.connect_or_why(), this.screen.warn)
+    with this.screen.waiting(f"asking for {asked.source} ..."):
+        found = registries.ask(asked.image, asked.source, this.connect_or_why(), this.screen.warn)
     if as_json:
         render.print_json([asdict(found)])
     elif found.state == "there":

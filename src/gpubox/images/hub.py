@@ -43,15 +43,14 @@ _MANIFESTS = ", ".join(
 
 
 class HubUnknown(GpuboxError):
-    """The Hub gave no answer that can be used; `reason` says why."""
+    """The Hub gave no answer that can be used."""
 
     def __init__(self, about: str, reason: str, hint: str = "") -> None:
         super().__init__(f"Docker Hub tells nothing of {about}: {reason}", hint)
-        self.reason = reason
 
 
 class HubBusy(HubUnknown):
-    """The Hub was asked too often from here; `wait` is the seconds that it wants, if it says so."""
+    """The Hub was asked too often from here; `wait` is the seconds that it wants us to wait."""
 
     def __init__(self, about: str, host: str, wait: int | None) -> None:
         again = "" if wait is None else f", again in {_span(wait)}"
@@ -60,7 +59,6 @@ class HubBusy(HubUnknown):
             f"{host} takes no more questions from here for now (429){again}",
             "wait; all who share your address are counted together",
         )
-        self.wait = wait
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -90,13 +88,11 @@ class HubTag(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pulls(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a manifest is there, and how often the caller may still pull in `window` seconds.
+    """How often the caller may pull in `window` seconds, and may still pull now.
 
     `limit` and `remaining` are None where the registry counts no pulls.
     """
 
-    exists: bool
-    digest: str = ""
     limit: int | None = None
     remaining: int | None = None
     window: int | None = None
@@ -145,7 +141,7 @@ def like(repository: str, text: str) -> list[HubTag]:
 
 
 def pulls(repository: str, name: str) -> Pulls:
-    """Whether the registry has the manifest, and the caller's pull limit: a HEAD, which is free."""
+    """The caller's pull limit, which the HEAD of a manifest tells, there or not; a HEAD is free."""
     at = addresses()
     about, path = f"{repository}:{name}", quote(_full(repository))
     scope = urlencode(
@@ -163,8 +159,6 @@ def pulls(repository: str, name: str) -> Pulls:
     limit, window = _counted(answer.headers.get("ratelimit-limit", ""))
     remaining, _ = _counted(answer.headers.get("ratelimit-remaining", ""))
     return Pulls(
-        exists=answer.status == 200,
-        digest=answer.headers.get("docker-content-digest", ""),
         limit=limit,
         remaining=remaining,
         window=window,

@@ -118,14 +118,18 @@ class _Pulls:
         self._naming.acquire()  # never released: from now on no thread begins to rename an image
 
     def news(self) -> Iterator[News]:
-        """What the threads tell, until all have ended."""
-        running = len(self._orders)
+        """What the threads tell, until all have ended; several that warn of the same do it once."""
+        running, warned = len(self._orders), set[Warned]()
         while running:
             try:
                 image, said = self._inbox.get(timeout=_MOMENT)
             except Empty:
                 yield None
                 continue
+            if isinstance(said, Warned):
+                if said in warned:
+                    continue
+                warned.add(said)
             if isinstance(said, Pulled):
                 self.here.append(image)
             elif isinstance(said, BaseException) and not isinstance(said, GpuboxError):

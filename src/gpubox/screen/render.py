@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from gpubox.errors import GpuboxError
@@ -171,6 +171,12 @@ class Screen:
         with suppress(OSError):  # a full disk, a reader that has left: no reason to stop
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+    def waiting(self, sentence: str) -> AbstractContextManager[object]:
+        """While it is entered, a terminal shows what is waited for; a log has no line of it."""
+        if not draws(stderr=True):
+            return nullcontext()
+        return console(stderr=True).status(sentence, spinner="line")
 
     def watching(self, sentences: Iterator[str]) -> None:
         """Show the latest of many sentences until they end; in a log one now and then."""
