@@ -31,7 +31,7 @@ from lab.engine import PrivateEngine
 from lab.images import STAND_IN, hand_over
 from lab.program import Gpubox
 from lab.registry import Registry
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
 PROFILE, IMAGE = "cuda8-cudnn5", "nvidia/cuda:8.0-cudnn5-devel"
 CUDA, ML = "cuda/repos/ubuntu1604", "machine-learning/repos/ubuntu1604"
@@ -118,7 +118,7 @@ class Build:
         return ["build", *(word for pair in self.options.items() for word in pair)]
 
     def __call__(self, *words: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
-        return self.gpubox(*self.words, *words, timeout=120, **more)
+        return self.gpubox(*self.words, *words, **more)
 
     def fails(self, *words: str, **more: Any) -> str:
         done = self(*(words or (PROFILE,)), **more)
@@ -345,7 +345,7 @@ def test_at_a_terminal_the_step_at_work_is_seen_and_two_lines_stay(
         cwd=str(gpubox.cwd),
         encoding="utf-8",
         dimensions=(30, 100),
-        timeout=60,
+        timeout=PATIENCE,
     )
     child.expect(r"step 4/10: CUDA 8.0: runtime packages: Get:\d+ http")
     repository.waits_for.pop("cuda-cusolver-8-0").set()
@@ -492,7 +492,7 @@ def test_nothing_is_left_of_a_build_that_is_interrupted(
 ) -> None:
     with building(build, repository) as child:
         child.send_signal(number)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=PATIENCE)
     assert (child.returncode, out) == (130, b""), err
     assert b"Traceback" not in err and b"Get:" not in err
 
@@ -502,7 +502,7 @@ def test_an_engine_that_dies_meanwhile_is_told_so(
 ) -> None:
     with building(build, repository) as child:
         stable_engine.kill()
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=PATIENCE)
     # what it has made so far is found again by the next build
     assert child.returncode == 1
     assert b"the connection to the engine broke" in err
@@ -523,7 +523,7 @@ def building(build: Build, repository: AptRepository) -> Iterator[subprocess.Pop
         stderr=subprocess.PIPE,
     ) as child:
         try:
-            wait_until(lambda: any(package in path for path in repository.asked), 60)
+            wait_until(lambda: any(package in path for path in repository.asked))
             yield child
         finally:
             if child.poll() is None:

@@ -22,7 +22,7 @@ from lab.engine import Kind, PrivateEngine
 from lab.images import STAND_IN, build_stand_in
 from lab.nvml import GIB, MACHINES, Machine, gtx_1080_ti
 from lab.program import Gpubox
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 from lab.workstation import MACHINE, PROFILE, SOMEBODY, UUIDS, Workstation, outsider, using
 
 CUDA = "CUDA_DEVICE_ORDER=PCI_BUS_ID"
@@ -165,7 +165,7 @@ def test_wait_takes_a_gpu_as_soon_as_it_is_free(lab: Workstation, run: Run) -> N
         )
     )
     lab.docker("stop", "-t", "0", theirs)
-    assert (process.stderr.read(), process.wait(60)) == (b"GPU 0 (of 4)\n", 0)
+    assert (process.stderr.read(), process.wait(PATIENCE)) == (b"GPU 0 (of 4)\n", 0)
     assert said(run("--wait-for", "soon")) == (
         125,
         "gpubox: --wait-for soon is no time\n  write 90s, 30m, 2h or 1h30m\n",
@@ -264,7 +264,7 @@ def test_of_24_starters_on_8_gpus_each_gpu_goes_to_one(
 ) -> None:
     lab = at_eight(eight, tmp_path, nvml)
     starters = [starter(lab) for _ in range(24)]
-    ended = [process.wait(timeout=300) for process in starters]
+    ended = [process.wait(timeout=PATIENCE) for process in starters]
     errors = [process.stderr.read().decode() for process in starters if process.stderr]
     assert Counter(ended) == {0: 8, 125: 16}, errors
     claimed = held(eight)
@@ -294,14 +294,14 @@ def test_whatever_starts_restarts_stops_and_is_killed_no_gpu_has_two_boxes(
         callers = [lab.gpubox.begin(*words) for words in what]
         victims = []
         for made in range(1, len(callers) // 3 + 1):  # one at work dies as each container is made
-            wait_until(partial(is_time, lab, begun, made, callers), 60, what="a container")
+            wait_until(partial(is_time, lab, begun, made, callers), what="a container")
             if at_work := [caller for caller in callers if caller.poll() is None]:
                 victims.append(chance.choice(at_work))
                 victims[-1].kill()
         for process in callers:
-            process.wait(timeout=300)
+            process.wait(timeout=PATIENCE)
         while len(held(eight)) < 8:  # what is left is free, whatever the dead had begun
-            done = lab.gpubox("run", "-d", PROFILE, "sleep", "600", timeout=120)
+            done = lab.gpubox("run", "-d", PROFILE, "sleep", "600")
             assert done.returncode == 0, done.stderr
     assert any(victim.returncode == -signal.SIGKILL for victim in victims)
     assert sorted(held(eight)) == sorted(card.uuid for card in EIGHT.cards)
@@ -394,7 +394,7 @@ def test_who_waits_for_a_starter_can_be_ended(
     process = lab.gpubox.begin("run", "-d", "--gpus", "4", PROFILE, "sleep", "600")
     wait_until(lambda: len(made_since(lab, begun)) == 5, what="its own box")
     process.send_signal(sent)
-    assert process.wait(60) == code
+    assert process.wait(PATIENCE) == code
     assert sorted(lab.docker("ps", "-aq", "--no-trunc").split()) == sorted(dead)
 
 

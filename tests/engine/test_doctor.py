@@ -24,7 +24,7 @@ from lab.images import STAND_IN, build_stand_in
 from lab.nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, MACHINES, VERSION_MISMATCH, Machine
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
 Nvml = Callable[[Machine], dict[str, str]]
 Done = subprocess.CompletedProcess[bytes]
@@ -71,7 +71,7 @@ def enclosed(gpubox: Gpubox, changed: str, *, env: dict[str, str] | None = None)
         env=gpubox.env | (env or {}),
         cwd=gpubox.cwd,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -194,7 +194,7 @@ def test_no_permission(gpubox: Gpubox, stable_engine: PrivateEngine) -> None:
             cwd=gpubox.cwd,
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
     finally:
         os.chown(path, before.st_uid, before.st_gid)
@@ -721,7 +721,7 @@ def test_two_may_try_the_gpus_at_once(
         subprocess.Popen(words, env=env, cwd=gpubox.cwd, stdout=subprocess.PIPE) for _ in range(2)
     ]
     for one in both:
-        found = json.loads(one.communicate(timeout=60)[0])
+        found = json.loads(one.communicate(timeout=PATIENCE)[0])
         assert {it["verdict"] for it in found if it["id"] == "gpu-box"} == {"ok"}
     assert client.containers.list(all=True) == []
 
@@ -778,6 +778,6 @@ def test_who_interrupts_leaves_no_box(tmp_path: Path, nvml: Nvml, number: signal
         )
         wait_until(lambda: bool(client.containers.list()), 20, what="a box on a GPU")
         doctor_.send_signal(number)
-        assert doctor_.wait(60) == 130
+        assert doctor_.wait(PATIENCE) == 130
         assert client.containers.list(all=True) == []
         client.close()

@@ -32,6 +32,7 @@ from lab.inspect import inspected
 from lab.nvml import Machine as Simulated
 from lab.person import at_window
 from lab.program import Gpubox
+from lab.waiting import PATIENCE
 from lab.workstation import MACHINE, Workstation
 
 ROOT = Path(__file__).parents[2]
@@ -142,7 +143,7 @@ def test_a_notebook_with_tensorflow_opens(lab: Workstation, jupyter_image: str) 
     file.write_text(text.replace("tensorflow/tensorflow:2.17.0-gpu-jupyter", jupyter_image))
     done = lab.gpubox("jupyter", "-d")
     assert done.returncode == 0, done.stderr
-    with urlopen(done.stdout.decode().strip(), timeout=60) as answer:
+    with urlopen(done.stdout.decode().strip(), timeout=PATIENCE) as answer:
         assert answer.status == 200
     assert b"->6006/tcp" in lab.gpubox("ps").stdout
 

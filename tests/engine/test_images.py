@@ -24,6 +24,7 @@ from lab.images import STAND_IN, build_stand_in, hand_over
 from lab.nvml import MACHINES, Machine
 from lab.program import Gpubox
 from lab.registry import Registry
+from lab.waiting import PATIENCE
 
 LIVE = "12.4.1-cudnn-devel-ubuntu22.04"
 KEYS = "name image cuda cudnn flavor os state when local size runs reason"
@@ -126,7 +127,7 @@ def test_in_a_window_of_any_width_no_line_is_cut(
         cwd=str(gpubox.cwd),
         encoding="utf-8",
         dimensions=(100, width),
-        timeout=60,
+        timeout=PATIENCE,
     )
     child.expect(pexpect.EOF)
     stream.feed(child.before or "")
@@ -172,7 +173,7 @@ def test_a_terminal_shows_meanwhile_what_is_asked_for(gpubox: Gpubox, hub: Hub) 
         cwd=str(gpubox.cwd),
         encoding="utf-8",
         dimensions=(24, 100),
-        timeout=60,
+        timeout=PATIENCE,
     )
     child.expect_exact(f"asking for nvidia/cuda:{LIVE} ...")
     child.expect_exact("\x1b[2K")

@@ -19,7 +19,7 @@ from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.program import Gpubox
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
 PROFILES = """
 profiles:
@@ -45,7 +45,7 @@ def gpubox_lab(gpubox: Gpubox, jupyter_image: str) -> Gpubox:
 
 def status(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return int(answer.status)
     except HTTPError as error:
         return error.code
@@ -153,7 +153,7 @@ def test_in_the_foreground_ctrl_c_stops_the_box(
     assert child.stdout is not None
     assert child.stdout.readline().startswith(b"http://127.0.0.1:")
     child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0, err
     wait_until(lambda: client.containers.list() == [])
     assert boxes(client) == ["lab-root"]
@@ -183,7 +183,7 @@ def hold_8888(held: ExitStack) -> None:
 
 def get(url: str, path: str) -> object:
     base, _, token = url.partition("/?")
-    with urllib.request.urlopen(f"{base}{path}?{token}", timeout=60) as answer:
+    with urllib.request.urlopen(f"{base}{path}?{token}", timeout=PATIENCE) as answer:
         return json.load(answer)
 
 

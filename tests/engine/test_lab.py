@@ -24,7 +24,7 @@ from lab.machine import free_port
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry, Throttle
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
 TESTS = Path(__file__).parents[1]
 
@@ -36,7 +36,7 @@ def docker_cli(engine: PrivateEngine, *words: str) -> subprocess.CompletedProces
         env=engine.environ(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -176,7 +176,7 @@ def test_the_jupyter_image_serves_a_real_jupyterlab_to_the_holder_of_its_token(
     port = free_port()
     publish = ("-d", "--init", "-p", f"127.0.0.1:{port}:8888", "-e", "JUPYTER_TOKEN=right")
     assert docker_cli(stable_engine, "run", *publish, jupyter_image).returncode == 0
-    assert b"version" in wait_until(lambda: answers(f"http://127.0.0.1:{port}/api"), 60)
+    assert b"version" in wait_until(lambda: answers(f"http://127.0.0.1:{port}/api"))
     assert b"JupyterLab" in answers(f"http://127.0.0.1:{port}/lab?token=right")
     assert answers(f"http://127.0.0.1:{port}/api/status?token=wrong") == b""
 
@@ -293,7 +293,7 @@ def test_a_throttle_keeps_its_rate(registry: Registry) -> None:
     with Throttle(registry.port, rate=2000) as throttle:
         began = time.monotonic()
         for _ in range(5):
-            urllib.request.urlopen(f"http://{throttle.address}/v2/", timeout=60).close()
+            urllib.request.urlopen(f"http://{throttle.address}/v2/", timeout=PATIENCE).close()
         assert time.monotonic() - began >= throttle.passed / 2000 - 0.1
 
 

@@ -11,7 +11,7 @@ from lab.engine import PrivateEngine
 from lab.images import STAND_IN
 from lab.person import at_window
 from lab.tmux import Window
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 from lab.workstation import BOX, PROFILE, SOMEBODY, UUIDS, Workstation
 
 THEIRS = f"{PROFILE}-nobody"
@@ -153,7 +153,7 @@ def test_a_box_whose_gpu_is_taken_does_not_start_and_can_wait_for_it(
     assert waiting.stderr
     assert waiting.stderr.readline().startswith(b"waiting: the GPUs of ")
     lab.docker("stop", "-t", "0", THEIRS)
-    assert waiting.wait(60) == 0
+    assert waiting.wait(PATIENCE) == 0
     assert lab.containers() == {BOX: "running", THEIRS: "exited"}
 
 
@@ -165,7 +165,7 @@ def test_who_waits_for_the_gpus_of_a_box_can_be_ended(lab: Workstation) -> None:
     assert waiting.stderr
     assert waiting.stderr.readline().startswith(b"waiting: ")
     waiting.send_signal(signal.SIGINT)
-    assert waiting.wait(60) == 130
+    assert waiting.wait(PATIENCE) == 130
     assert lab.containers() == {BOX: "exited", THEIRS: "running"}
 
 
@@ -271,7 +271,7 @@ def test_ctrl_c_ends_the_command_in_the_box_and_not_the_box(lab: Workstation) ->
     assert entered.stdout
     assert entered.stdout.readline() == b"begun\n"
     entered.send_signal(signal.SIGTERM)
-    assert entered.wait(60) == 143
+    assert entered.wait(PATIENCE) == 143
     assert "sleep 321" not in lab.docker("top", BOX)
     assert lab.containers() == {BOX: "running"}
 

@@ -11,7 +11,7 @@ from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.moments import told
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 from lab.workstation import BOX, MACHINE, PROFILE, SOMEBODY, UUIDS, Workstation, using
 
 SECRET = "hush-hush"
@@ -168,7 +168,7 @@ def test_gpus_that_others_have_are_refused_and_the_box_runs_on(lab: Workstation)
         said = mover.stderr.readline()
         assert said.startswith(b"waiting: 1 GPU is wanted, and none of 4 is free")
         lab.docker("stop", "-t", "0", theirs)
-        _, rest = mover.communicate(timeout=60)
+        _, rest = mover.communicate(timeout=PATIENCE)
     assert mover.returncode == 0
     assert rest.decode().endswith(f"{BOX} runs on GPU 1 (of 4)\n")
 
@@ -234,7 +234,7 @@ def test_an_interruption_at_any_moment_leaves_one_whole_box(
         with told(client, moment) as wait, lab.gpubox.begin("move", BOX, "--gpus", "1") as process:
             wait()
             process.send_signal(strikes)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=PATIENCE)
         wait_until(lambda: lab.containers() == {BOX: "running"}, 5, what="one box")
         after = lab.inspect(BOX)
         assert after["HostConfig"]["RestartPolicy"]["Name"] in ("", "no")
@@ -253,7 +253,7 @@ def test_of_several_who_move_a_box_at_once_one_does_at_most(lab: Workstation) ->
     lab.box("--gpus", "device=0")
     lab.docker("exec", BOX, "sh", "-c", "echo kept >/file")
     movers = [lab.gpubox.begin("move", BOX, "--gpus", f"device={gpu}") for gpu in (1, 2, 3)]
-    said = [mover.communicate(timeout=120)[1] for mover in movers]
+    said = [mover.communicate(timeout=PATIENCE)[1] for mover in movers]
     assert [mover.returncode for mover in movers].count(0) <= 1, said
     assert lab.containers() == {BOX: "running"}, said
     assert lab.docker("exec", BOX, "cat", "/file") == "kept"
@@ -266,8 +266,8 @@ def test_its_claim_lasts_while_its_files_take_long(lab: Workstation) -> None:
     lab.docker("exec", "slow-one", "sh", "-c", "head -c 600000000 /dev/urandom >/file")
     process = lab.gpubox.begin("move", "slow-one", "--gpus", "device=1")
     wait_until(lambda: lab.containers()["slow-one"] == "exited", what="the old box's end")
-    others = [lab.gpubox("run", "-d", PROFILE, "sleep", "600", timeout=120) for _ in range(3)]
-    _, err = process.communicate(timeout=120)
+    others = [lab.gpubox("run", "-d", PROFILE, "sleep", "600") for _ in range(3)]
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     taken = [lab.labels(box)["gpubox.gpus"] for box in lab.docker("ps", "-q").split()]
     assert len(taken) == len(set(taken)) > 1, [it.stderr for it in others]

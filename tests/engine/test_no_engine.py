@@ -17,6 +17,7 @@ import pytest
 
 from lab.engine import PrivateEngine
 from lab.program import Gpubox
+from lab.waiting import PATIENCE
 from lab.workstation import PROFILE
 
 SECONDS = 10  # to the first answer of an engine
@@ -95,7 +96,7 @@ def test_a_socket_that_is_not_ours_means_the_group_docker(lost: Gpubox, folder: 
             env=lost.env | {"DOCKER_HOST": f"unix://{folder}/s"},
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=PATIENCE,
         )
     text = complaint(done, 1)
     assert f"no permission to use the engine at unix://{folder}/s" in text

@@ -28,9 +28,8 @@ from lab.images import STAND_IN
 from lab.machine import free_port
 from lab.program import Gpubox
 from lab.tmux import Window, window
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
-SECONDS = 60
 MANY = 20
 CTRL_C = "\x03"
 URL = re.compile(r"http://127\.0\.0\.1:(\d+)/\?token=(\w+)")
@@ -79,7 +78,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 def status(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=SECONDS) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return int(answer.status)
     except HTTPError as error:
         return error.code
@@ -120,7 +119,7 @@ def start_as(owner: tuple[int, int], gpubox: Gpubox) -> re.Match[str]:
         reads = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
         words = ["setpriv", *ids, *reads, *words]
     done = subprocess.run(
-        words, env=gpubox.env, cwd=gpubox.cwd, capture_output=True, timeout=SECONDS, check=False
+        words, env=gpubox.env, cwd=gpubox.cwd, capture_output=True, timeout=PATIENCE, check=False
     )
     return started(done)
 
@@ -154,7 +153,7 @@ def test_without_the_token_a_browser_sees_the_login_page_and_no_content(
     assert "gpubox.yaml" not in page.text
     wrong = "0" * len(url[2])
     page.open(f"{base}lab?token={wrong}")
-    wait_until(lambda: wrong in page.address, SECONDS)
+    wait_until(lambda: wrong in page.address)
     page.shows("form", "Password or token")
     for path in ("api/status", "api/contents", "api/kernels"):
         assert status(base + path) == 403
@@ -181,7 +180,7 @@ def test_a_window_that_is_closed_leaves_the_notebook_working(
 ) -> None:
     with at_window(real) as (_, url):
         assert working_in(real.cwd)
-    wait_until(lambda: not working_in(real.cwd), SECONDS)
+    wait_until(lambda: not working_in(real.cwd))
     assert status(url[0]) == 200
     [box] = client.containers.list()
     assert box.name == "lab-root"
@@ -215,7 +214,7 @@ def test_twenty_at_once_are_twenty_boxes_with_twenty_urls_that_work(
 ) -> None:
     """Real ones: half a minute or more, by the machine, and 1.5 GB of memory."""
     with ThreadPoolExecutor(MANY) as people:
-        begun = [people.submit(real, "jupyter", "-d", "--new", timeout=180) for _ in range(MANY)]
+        begun = [people.submit(real, "jupyter", "-d", "--new") for _ in range(MANY)]
         urls = [started(each.result()) for each in begun]
     ports, tokens = ([url[part] for url in urls] for part in (1, 2))
     assert len(client.containers.list()) == len(set(ports)) == len(set(tokens)) == MANY

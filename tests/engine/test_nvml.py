@@ -30,6 +30,7 @@ from lab.nvml import (
     Machine,
     Process,
 )
+from lab.waiting import PATIENCE
 
 Serve = Callable[[Machine], dict[str, str]]
 
@@ -52,7 +53,7 @@ def child(program: str, env: dict[str, str]) -> Any:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.stderr == ""
     return json.loads(done.stdout)

@@ -18,6 +18,7 @@ import pytest
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN, build_stand_in
 from lab.program import Gpubox
+from lab.waiting import PATIENCE
 from lab.workstation import PROFILE
 
 UID, GROUP = "12345", "54321"
@@ -71,7 +72,7 @@ class Person:
             cwd=self.here,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -409,7 +410,7 @@ def test_a_folder_closed_to_a_squashed_root_is_warned_of_and_mounted(
             cwd=person.here,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stderr

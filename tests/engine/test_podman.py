@@ -23,11 +23,10 @@ from lab.images import STAND_IN, build_stand_in
 from lab.inspect import names
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 from lab.workstation import BOX, PROFILE
 
 CTRL_C, DETACH = "\x03", "\x10\x11"
-SECONDS = 60
 DONE = subprocess.CompletedProcess[bytes]
 
 
@@ -205,7 +204,7 @@ def test_a_signal_is_the_boxs_to_answer(gpubox: Gpubox) -> None:
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(signal.SIGTERM)
-        assert child.communicate(timeout=SECONDS) == (b"caught\n", b"")
+        assert child.communicate(timeout=PATIENCE) == (b"caught\n", b"")
         assert child.returncode == 43
 
 
@@ -215,7 +214,7 @@ def test_with_an_init_a_command_that_minds_no_signal_ends_by_it(gpubox: Gpubox) 
         assert child.stdout
         assert child.stdout.readline() == b"podman-init\n"
         child.send_signal(signal.SIGINT)
-        assert child.wait(SECONDS) == 128 + signal.SIGINT
+        assert child.wait(PATIENCE) == 128 + signal.SIGINT
 
 
 def test_a_reader_that_has_enough_ends_both_sides(gpubox: Gpubox, client: DockerClient) -> None:
@@ -223,9 +222,9 @@ def test_a_reader_that_has_enough_ends_both_sides(gpubox: Gpubox, client: Docker
         assert child.stdout and child.stderr
         assert child.stdout.readline() == b"y\n"
         child.stdout.close()
-        assert child.wait(SECONDS) == 128 + signal.SIGPIPE
+        assert child.wait(PATIENCE) == 128 + signal.SIGPIPE
         assert child.stderr.read() == b""
-    wait_until(lambda: not client.containers.list(), SECONDS, what="the end of the box")
+    wait_until(lambda: not client.containers.list(), what="the end of the box")
 
 
 # A terminal ------------------------------------------------------------------------------------
@@ -234,7 +233,7 @@ def test_a_reader_that_has_enough_ends_both_sides(gpubox: Gpubox, client: Docker
 @pytest.fixture
 def shell(gpubox: Gpubox) -> Iterator[Any]:
     """A person's own shell, in which they start gpubox."""
-    own = pexpect.spawn("sh", env=gpubox.env | {"PS1": "mine> "}, cwd=gpubox.cwd, timeout=SECONDS)
+    own = pexpect.spawn("sh", env=gpubox.env | {"PS1": "mine> "}, cwd=gpubox.cwd, timeout=PATIENCE)
     own.setwinsize(37, 123)
     own.expect_exact("mine> ")
     yield own
@@ -360,7 +359,7 @@ def test_a_port_is_published_on_loopback_and_answers(
     where = re.search(r"listens on (127\.0\.0\.1:(\d+))\n", done.stderr.decode())
     assert where, done.stderr
     url = f"http://{where[1]}/name"
-    assert wait_until(lambda: podman.fetch(url), SECONDS) == f"{BOX}\n"
+    assert wait_until(lambda: podman.fetch(url)) == f"{BOX}\n"
     text = said(gpubox("run", "-p", f"{where[2]}:80", PROFILE, "true"))
     assert f"port {where[2]} is taken by root's box {BOX}" in text
     assert names(client) == [BOX]
@@ -386,7 +385,7 @@ def test_user_host_is_the_caller_with_name_and_home(gpubox: Gpubox, tmp_path: Pa
         env=gpubox.env | {"USER": "carla", "LOGNAME": "carla"},
         cwd=gpubox.cwd,
         capture_output=True,
-        timeout=SECONDS,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -408,7 +407,7 @@ def test_jupyter_waits_for_its_answer_and_prints_the_url(
         env=gpubox.env,
         cwd=gpubox.cwd,
         capture_output=True,
-        timeout=SECONDS,
+        timeout=PATIENCE,
         check=False,
     )
     assert re.fullmatch(rb"http://127\.0\.0\.1:8888/\?token=\w+\n", done.stdout), done.stderr

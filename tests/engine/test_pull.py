@@ -27,7 +27,7 @@ from lab.images import STAND_IN, build_stand_in, hand_over, tarred
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry, Throttle
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
 PROFILE, TAG = "cuda8-cudnn6", "8.0-cudnn6-devel"  # which Docker Hub has no more
 IMAGE = f"nvidia/cuda:{TAG}"
@@ -308,7 +308,7 @@ def test_a_pull_that_is_cut_goes_on(gpubox: Gpubox, slow: Throttle) -> None:
     with pulling(gpubox, slow) as child:
         assert slow.cut()
         slow.rate = 100 * MB
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=PATIENCE)
         assert (child.returncode, out) == (0, b"hello\n"), err
 
 
@@ -317,7 +317,7 @@ def test_ctrl_c_ends_a_pull_without_a_traceback(
 ) -> None:
     with pulling(gpubox, slow) as child:
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=PATIENCE)
         assert (child.returncode, out) == (130, b"")
         assert b"Traceback" not in err
     assert tags(client) == {STAND_IN}
@@ -328,7 +328,7 @@ def test_an_engine_that_dies_in_mid_pull_is_told_so(
 ) -> None:
     with pulling(gpubox, slow) as child:
         stable_engine.kill()
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=PATIENCE)
         assert (child.returncode, out) == (125, b"")
         assert b"the connection to the engine broke" in err
         assert b"Traceback" not in err
@@ -341,7 +341,7 @@ def test_a_pull_that_is_cut_again_and_again_goes_on(gpubox: Gpubox, slow: Thrott
             slow.wait(more)
             assert slow.cut()
         slow.rate = 100 * MB
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=PATIENCE)
         assert child.returncode == 0, err
 
 
@@ -362,7 +362,7 @@ def test_a_registry_that_dies_for_good_is_told_so(impatient: PrivateEngine, tmp_
         with pulling(gpubox, slow, ("pull", PROFILE)) as child:
             mortal.kill()
             slow.cut()
-            _, err = child.communicate(timeout=60)
+            _, err = child.communicate(timeout=PATIENCE)
         assert child.returncode == 1
         told = f"the registry of {slow.address}/{IMAGE} does not answer"
         assert told in err.decode()
@@ -384,7 +384,7 @@ def test_ctrl_c_at_a_terminal_ends_all_pulls_and_leaves_it_as_it_was(
         assert child.exitstatus == 130
     assert not shown.screen.cursor.hidden
     assert [line.strip() for line in shown.screen.display if line.strip()] == []
-    wait_until(lambda: not slow.busy, 30, what="the engine's giving up")
+    wait_until(lambda: not slow.busy, what="the engine's giving up")
     assert tags(client) == {STAND_IN}
 
 
@@ -401,7 +401,7 @@ def test_an_engine_that_dies_ends_all_pulls(
 ) -> None:
     with pulling(gpubox, slow, ("pull", PROFILE, MANY)) as child:
         stable_engine.kill()
-        _, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=PATIENCE)
         assert child.returncode == 1
         for image in (IMAGE, MANY):
             assert f"{image}: the connection to the engine broke" in err.decode()
@@ -541,7 +541,7 @@ def test_who_pulls_the_same_at_the_same_time_gets_it_too(
     with ExitStack() as stack:
         children = [stack.enter_context(pulling(gpubox, slow)) for _ in range(4)]
         for child in children:
-            out, err = child.communicate(timeout=60)
+            out, err = child.communicate(timeout=PATIENCE)
             assert (child.returncode, out) == (0, b"hello\n"), err
     assert tags(client) == {STAND_IN, IMAGE}
 
@@ -558,7 +558,7 @@ def test_a_name_that_another_pull_removes_meanwhile_does_not_come_back(
         assert client.images.get(there).tag("nvidia/cuda", TAG)
         client.images.remove(there)
         slow.rate = MB
-        _, err = later.communicate(timeout=60)
+        _, err = later.communicate(timeout=PATIENCE)
         assert later.returncode == 0, err
     assert tags(client) == {STAND_IN, IMAGE}
 
@@ -630,7 +630,7 @@ def at_terminal(
         cwd=str(gpubox.cwd),
         encoding="utf-8",
         dimensions=(rows, columns),
-        timeout=60,
+        timeout=PATIENCE,
     )
     try:
         yield child

@@ -20,7 +20,7 @@ from lab.engine import Kind, PrivateEngine
 from lab.images import STAND_IN, build_stand_in
 from lab.inspect import names
 from lab.program import Gpubox
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 from lab.workstation import BOX, PROFILE
 
 NO_GPU = ("--gpus", "none")  # so that there is nothing to say of them
@@ -252,7 +252,7 @@ def test_a_signal_is_the_boxs_to_answer(
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(sent)
-        assert child.communicate(timeout=60) == (b"caught\n", b"")
+        assert child.communicate(timeout=PATIENCE) == (b"caught\n", b"")
         assert child.returncode == 43
 
 
@@ -264,7 +264,7 @@ def test_a_command_that_minds_no_signal_ends_by_it(
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         child.send_signal(sent)
-        assert child.wait(60) == code
+        assert child.wait(PATIENCE) == code
 
 
 def test_the_third_interrupt_ends_gpubox_whatever_the_box_does(
@@ -278,7 +278,7 @@ def test_the_third_interrupt_ends_gpubox_whatever_the_box_does(
             child.send_signal(signal.SIGINT)
             assert child.stdout.readline() == b"no\n"
         child.send_signal(signal.SIGINT)
-        assert child.wait(60) == 128 + signal.SIGINT
+        assert child.wait(PATIENCE) == 128 + signal.SIGINT
     assert client.containers.get(BOX).status == "running"
 
 
@@ -289,7 +289,7 @@ def test_a_reader_that_has_enough_ends_both_sides(
         assert child.stdout and child.stderr
         assert child.stdout.readline() == b"y\n"
         child.stdout.close()
-        assert child.wait(60) == 128 + signal.SIGPIPE
+        assert child.wait(PATIENCE) == 128 + signal.SIGPIPE
         assert child.stderr.read() == b""
     wait_until(lambda: not client.containers.list(), 10, what="the end of the box")
 

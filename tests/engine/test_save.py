@@ -20,6 +20,7 @@ from lab.moments import told
 from lab.nvml import Machine
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
+from lab.waiting import PATIENCE
 from lab.workstation import BOX, PROFILE, SOMEBODY, Workstation
 
 SECRET = "hush-hush-hush"
@@ -175,7 +176,7 @@ def answered(lab: Workstation, answer: str, *words: str) -> int:
     """The exit code of gpubox at a terminal where it is answered so."""
     program = lab.gpubox
     child = pexpect.spawn(
-        str(program.program), list(words), env=program.env, cwd=str(program.cwd), timeout=60
+        str(program.program), list(words), env=program.env, cwd=str(program.cwd), timeout=PATIENCE
     )
     child.expect_exact("? [y/N]: ")
     child.sendline(answer)
@@ -247,7 +248,7 @@ def test_a_failure_or_an_interruption_leaves_nothing_or_both(
         with told(client, moment) as wait, lab.gpubox.begin(*words) as process:
             wait()
             process.send_signal(strikes)
-            said = process.communicate(timeout=60)[1]
+            said = process.communicate(timeout=PATIENCE)[1]
         made = lab.images() - had
         assert files(lab) == ["mine.yaml"] * len(made), said
         assert len(made) <= 1, said

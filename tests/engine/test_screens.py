@@ -16,7 +16,7 @@ from lab.engine import PrivateEngine
 from lab.images import STAND_IN
 from lab.person import at_window
 from lab.program import Gpubox
-from lab.tmux import SECONDS, Window
+from lab.tmux import Window
 from lab.waiting import wait_until
 from lab.workstation import BOX, PROFILE
 
@@ -49,7 +49,7 @@ class Pair:
         self.ours.fulfils(condition, what)
         self.theirs.fulfils(condition, what)
         try:
-            wait_until(lambda: self.ours.look() == self.theirs.look(), SECONDS)
+            wait_until(lambda: self.ours.look() == self.theirs.look())
         except TimeoutError:
             both = f"gpubox:\n{self.ours.look()}\ndocker:\n{self.theirs.look()}"
             raise AssertionError(f"not the same with {what}\n{both}") from None

@@ -22,7 +22,7 @@ from lab.engine import PrivateEngine
 from lab.nvml import Libraries
 from lab.program import Gpubox
 from lab.slurm import PrivateSlurm
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 from lab.workstation import MACHINE, PROFILE, UUIDS
 
 VIEW = "nvidia-smi -L | sed 's/.*UUID: //; s/)//'"
@@ -78,7 +78,7 @@ class Cluster:
             env=self.gpubox.env,
             cwd=self.gpubox.cwd,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -239,7 +239,7 @@ def test_a_terminal_by_srun_is_one_in_the_box_and_ends_with_it(cluster: Cluster)
         env=cluster.gpubox.env,
         cwd=str(cluster.gpubox.cwd),
         encoding="utf-8",
-        timeout=60,
+        timeout=PATIENCE,
     )
     shell.expect("#")
     shell.sendline("touch /tmp/deaf; tty; echo $SLURM_JOB_ID.")
@@ -320,7 +320,7 @@ def test_where_slurm_is_required_a_gpu_is_a_jobs(cluster: Cluster) -> None:
         f"{cluster.gpubox.program} enter old",
         env=cluster.gpubox.env | engine,
         cwd=str(cluster.gpubox.cwd),
-        timeout=60,
+        timeout=PATIENCE,
     )
     at_terminal.expect_exact("GPUs are given by Slurm here")
     at_terminal.expect(pexpect.EOF)
@@ -406,7 +406,7 @@ def test_the_tunnel_to_a_notebook_leads_through_its_node(
     assert box["url"] == url.strip()
     port = url.split(":")[2].partition("/")[0]
     cluster.slurm.said("scancel", "--signal=TERM", box["job"])
-    said = server.communicate(timeout=60)[1].decode()
+    said = server.communicate(timeout=PATIENCE)[1].decode()
     assert f"ssh -N -L {port}:127.0.0.1:{port} -J root@10.0.0.1 root@hook\n" in said
     cluster.slurm.outlast(box["job"])
     assert cluster.boxes() == []

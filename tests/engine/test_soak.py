@@ -19,7 +19,7 @@ from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.program import Gpubox
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 from lab.workstation import PROFILE
 
 RUN = ("run", "--gpus", "none")  # so that there is nothing to say of GPUs
@@ -28,7 +28,6 @@ AT_ONCE = 8
 BUS_ERROR = 135  # from this exit code on gpubox has words of its own to say
 KINDS = ("output", "kept", "echo", "terminal")
 LARGEST = 400_000  # bytes
-SECONDS = 180  # for one run, beside seven others on a busy machine
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Run:
 
 
 def in_pipes(gpubox: Gpubox, run: Run) -> tuple[int, bytes, bytes]:
-    done = gpubox(*run.words, stdin=run.typed, timeout=SECONDS)
+    done = gpubox(*run.words, stdin=run.typed, timeout=PATIENCE)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -74,7 +73,7 @@ def in_terminal(gpubox: Gpubox, run: Run) -> tuple[int, bytes, bytes]:
         finally:
             os.close(slave)
         out = b"".join(iter(lambda: shown(screen.fileno()), b""))
-    return child.wait(SECONDS), out, b""
+    return child.wait(PATIENCE), out, b""
 
 
 def shown(master: int) -> bytes:

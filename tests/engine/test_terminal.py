@@ -21,12 +21,12 @@ from pexpect import fdpexpect
 
 from lab.engine import PrivateEngine
 from lab.program import Gpubox
+from lab.waiting import PATIENCE
 from lab.workstation import BOX, PROFILE
 
 PROMPT = r"/ # "
 CTRL_C, CTRL_D, DETACH = b"\x03", b"\x04", b"\x10\x11"
 ROWS, COLUMNS = 37, 123
-SECONDS = 30
 
 
 class Terminal:
@@ -38,7 +38,7 @@ class Terminal:
         self.master, self.slave = os.openpty()
         self.resize(*size)
         self.before = termios.tcgetattr(self.slave)
-        self.screen: Any = fdpexpect.fdspawn(self.master, timeout=SECONDS)
+        self.screen: Any = fdpexpect.fdspawn(self.master, timeout=PATIENCE)
         self.type(typed_ahead)
         self.program = subprocess.Popen(
             ["setsid", "--ctty", gpubox.program, *words],
@@ -62,7 +62,7 @@ class Terminal:
 
     def ends(self) -> int:
         """gpubox's exit code; the terminal must be as it was before."""
-        code = self.program.wait(SECONDS)
+        code = self.program.wait(PATIENCE)
         assert termios.tcgetattr(self.slave) == self.before
         return code
 
@@ -269,7 +269,7 @@ def test_a_closed_terminal_leaves_the_box_running(
     with at_terminal(gpubox, "run", PROFILE) as terminal:
         terminal.shows(PROMPT)
         terminal.close()
-        assert terminal.program.wait(SECONDS) == 128 + signal.SIGHUP
+        assert terminal.program.wait(PATIENCE) == 128 + signal.SIGHUP
     assert is_running(client)
 
 

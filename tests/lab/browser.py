@@ -21,9 +21,8 @@ from typing import Any
 from lab.engine import ENCLOSE
 from lab.errors import LabError
 from lab.machine import SYSTEM
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
-SECONDS = 60
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--no-first-run", "--disable-sync", "--disable-component-update"),
@@ -78,7 +77,7 @@ class Page:
         """The middle of such an element, once one is to be seen."""
         call = f"({PLACE})({json.dumps(selector)}, {json.dumps(text)})"
         try:
-            x, y = wait_until(lambda: self._evaluate(call), SECONDS)
+            x, y = wait_until(lambda: self._evaluate(call))
         except TimeoutError:
             seen = f"{self.address}:\n{self.text}"
             raise AssertionError(f"no {selector} with {text!r} on {seen}") from None
@@ -118,10 +117,10 @@ class Page:
         return dict(answer["result"])
 
     def _next(self) -> dict[str, Any]:
-        due = time.monotonic() + SECONDS
+        due = time.monotonic() + PATIENCE
         while b"\0" not in self._received:
             if not select.select([self._answers], [], [], due - time.monotonic())[0]:
-                raise TimeoutError(f"the browser's answer: not within {SECONDS} s")
+                raise TimeoutError(f"the browser's answer: not within {PATIENCE} s")
             part = os.read(self._answers, 1 << 16)
             if not part:
                 raise EOFError("the browser has ended: see its log")
@@ -157,6 +156,6 @@ def browser(folder: Path) -> Iterator[Page]:
         os.close(commands)  # by which it ends
         os.close(answers)
         try:
-            process.wait(SECONDS)
+            process.wait(PATIENCE)
         finally:
             process.kill()

@@ -16,6 +16,7 @@ import docker
 from lab.errors import LabError
 from lab.machine import SYSTEM, found
 from lab.newer import CACHE, locked, mirror
+from lab.waiting import PATIENCE
 
 DEBIAN = "gpubox-lab/debian:latest"
 MAKE = (
@@ -29,7 +30,7 @@ MAKE = (
 
 def import_debian(host: str) -> str:
     """Debian as DEBIAN on the engine at `host`; its image id."""
-    api: Any = docker.APIClient(base_url=host, version="auto", timeout=300)
+    api: Any = docker.APIClient(base_url=host, version="auto", timeout=PATIENCE)
     try:
         repository, _, version = DEBIAN.rpartition(":")
         api.import_image(str(debian_tar()), repository=repository, tag=version)

@@ -230,7 +230,7 @@ class PrivateEngine(Server):
                 env={"PATH": SYSTEM} | _proxies(),
                 start_new_session=True,  # Ctrl-C is for the program that was started, not for it
             )
-        wait_until(self._answers, 30, what="the engine's first answer")
+        wait_until(self._answers, what="the engine's first answer")
 
     def _boot(self) -> list[str]:
         """The whole command line: the enclosure, and the engine in it."""

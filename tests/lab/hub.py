@@ -142,7 +142,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             hub.asked.append(Asked(self.command, self.path, dict(self.headers)))
             answer = hub.answer(self.path)
             if answer.never_ends:
-                hub.ended.wait(60)
+                hub.ended.wait()
                 return
             self.send_response(answer.status)
             for name, value in answer.headers.items():

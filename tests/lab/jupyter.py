@@ -22,6 +22,7 @@ import docker
 from lab.errors import LabError
 from lab.images import busybox, tag
 from lab.newer import CACHE, locked
+from lab.waiting import PATIENCE
 
 JUPYTER = "gpubox-lab/jupyter:latest"
 VENV = "/srv/jupyter"  # there while it is made, in a mount namespace, and in the image
@@ -43,7 +44,7 @@ mount -t tmpfs tmpfs /srv && mkdir "$0" && mount --bind "$1" "$0"
 def build_jupyter(host: str, *tags: str) -> None:
     """A real JupyterLab as JUPYTER and as `tags`; made once from PyPI, then kept under .lab/."""
     packed = jupyter_tar()
-    api: Any = docker.APIClient(base_url=host, version="auto", timeout=300)
+    api: Any = docker.APIClient(base_url=host, version="auto", timeout=PATIENCE)
     try:
         repository, _, version = JUPYTER.rpartition(":")
         api.import_image(str(packed), repository=repository, tag=version, changes=SETTINGS)

@@ -9,7 +9,7 @@ from typing import Any
 
 from docker import DockerClient
 
-SECONDS = 60
+from lab.waiting import PATIENCE
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def told(client: DockerClient, moment: str) -> Iterator[Callable[[], None]]:
     """What waits for an event of from now on, said as `commit NAME` or how that begins."""
     engine: Any = client  # whose types know whole seconds only
     now = time.time()
-    events = engine.events(decode=True, since=now, until=now + SECONDS)
+    events = engine.events(decode=True, since=now, until=now + PATIENCE)
 
     def wait() -> None:
         assert any(_said(event).startswith(moment) for event in events), f"no {moment}"

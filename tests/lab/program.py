@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError
+from lab.waiting import PATIENCE
 
 # What of the person's own surroundings would change what gpubox says or does.
 FOREIGN = ("DOCKER_", "GPUBOX_", "NV_GPU", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "SSH_", "XDG_")
@@ -52,7 +53,7 @@ class Gpubox:
         stdin: bytes | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout: float = 60,
+        timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs to its end, never on a terminal; `env` is added to `self.env`."""
         return subprocess.run(

@@ -110,7 +110,7 @@ class Registry(Server):
                 start_new_session=True,
             )
         try:
-            wait_until(self._serves, 30, what="the registry's first answer")
+            wait_until(self._serves, what="the registry's first answer")
         except BaseException:
             self.stop()
             raise

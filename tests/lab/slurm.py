@@ -107,7 +107,7 @@ class PrivateSlurm:
             self._launch("slurmctld", "-D")
             for name in self._nodes:
                 self._launch("slurmd", "-D", "-N", name)
-            wait_until(self._is_up, 30, what="nodes that are idle")
+            wait_until(self._is_up, what="nodes that are idle")
         except BaseException:
             self.stop()
             raise
@@ -198,11 +198,11 @@ class PrivateSlurm:
         """Wait until Slurm is done with jobs, their epilogs too."""
         words = ("squeue", "-h", "-t", "all", "-o", "%T", "-j", ",".join(numbers))
         active = {"PENDING", "RUNNING", "COMPLETING"}
-        wait_until(lambda: active.isdisjoint(self.said(*words).split()), 60, what="the jobs' end")
+        wait_until(lambda: active.isdisjoint(self.said(*words).split()), what="the jobs' end")
 
     def code(self, number: str) -> int:
         """The exit code of a job, or minus the signal that ended it; waits for its end."""
-        wait_until(lambda: number in self._ended(), 60, what=f"the end of job {number}")
+        wait_until(lambda: number in self._ended(), what=f"the end of job {number}")
         return self._ended()[number]
 
     def codes(self, array: str) -> dict[int, int]:
@@ -224,4 +224,4 @@ class PrivateSlurm:
     def clear(self) -> None:
         """End all jobs, and wait until the nodes are done with them."""
         self.said("scancel", "--user=root")
-        wait_until(lambda: not self.said("squeue", "-h"), 60, what="an empty queue")
+        wait_until(lambda: not self.said("squeue", "-h"), what="an empty queue")

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from lab.waiting import wait_until
 
-SECONDS = 60
-
 # How each shell starts without anybody's settings, and with the prompt that all have here.
 SHELLS = {
     "bash": ("bash --noprofile --rcfile {}/.zshrc -i", "PS1='[$?]$ '"),
@@ -78,7 +76,7 @@ class Window:
     def fulfils(self, condition: Callable[[list[str]], bool], what: str) -> list[str]:
         """The screen, once it fulfils the condition."""
         try:
-            wait_until(lambda: condition(self.lines()), SECONDS)
+            wait_until(lambda: condition(self.lines()))
         except TimeoutError:
             raise AssertionError(f"no {what} in\n{self.look()}") from None
         return self.lines()

@@ -53,7 +53,7 @@ def remove(folder: Path) -> None:
     name = folder.name.split("_")[0]
     if f" {name}: " in _ip("-o", "link"):
         _ip("link", "delete", name)
-    wait_until(lambda: _remove_cgroups(name), 30, what=f"the end of the processes of {name}")
+    wait_until(lambda: _remove_cgroups(name), what=f"the end of the processes of {name}")
     shutil.rmtree(folder)  # errors are not ignored: a mount that leaked is to be seen
 
 

@@ -8,8 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Seconds for what must come: only what hangs is to run into it, on the slowest machine too.
+PATIENCE = 300
 
-def wait_until(predicate: Callable[[], T], deadline: float = 60.0, *, what: str = "") -> T:
+
+def wait_until(predicate: Callable[[], T], deadline: float = PATIENCE, *, what: str = "") -> T:
     """The first truthy answer of `predicate`; TimeoutError after `deadline` seconds without one."""
     end = time.monotonic() + deadline
     while not (answer := predicate()):

@@ -88,7 +88,7 @@ class Workstation:
 
     def says(self, *words: str, **env: str) -> tuple[int, str, str]:
         """gpubox's exit code, what stands on standard output, and on standard error."""
-        done = self.gpubox(*words, env=env, timeout=120)
+        done = self.gpubox(*words, env=env)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def _said(self, *words: str | Path) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from gpubox.images.building import Building
 from gpubox.screen.render import Screen
+from lab.waiting import PATIENCE
 
 OLD, NEW = "Removing intermediate container {}\n", " ---> Removed intermediate container {}\n"
 
@@ -77,7 +78,7 @@ def test_what_came_last_is_on_the_screen_while_nothing_more_comes(
     def sentences() -> Iterator[str]:
         nonlocal seen
         yield from ("reading lists", "fetching a gigabyte")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         while "fetching a gigabyte" not in seen and time.monotonic() < deadline:
             seen += os.read(parent, 1000).decode(errors="replace")
 

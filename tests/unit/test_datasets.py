@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 from gpubox.cli import invoke
-from lab.waiting import wait_until
-
-SECONDS = 60
+from lab.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -175,10 +173,10 @@ def test_at_a_terminal_the_walk_is_seen_and_ctrl_c_ends_it_cleanly(endless: Path
     ) as child:
         try:
             os.close(theirs)
-            wait_until(lambda: sees(b" files"), SECONDS)
+            wait_until(lambda: sees(b" files"))
             os.write(ours, b"\x03")
-            assert child.wait(SECONDS) == 130
-            wait_until(lambda: sees(b"\x1b[?25h"), SECONDS)
+            assert child.wait(PATIENCE) == 130
+            wait_until(lambda: sees(b"\x1b[?25h"))
         finally:
             child.kill()
         assert child.stdout is not None

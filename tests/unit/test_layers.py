@@ -209,7 +209,7 @@ def test_what_needs_no_engine_loads_neither_docker_py_nor_rich(words: list[str])
         "print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     code, loaded = json.loads(done.stderr.splitlines()[-1])
     assert code == 0

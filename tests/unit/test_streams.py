@@ -24,8 +24,8 @@ from gpubox.screen.signals import Signals
 from gpubox.screen.terminal import Ending, How
 from lab.certificates import make_certificates
 from lab.frames import frame
+from lab.waiting import PATIENCE
 
-DEADLINE = 30.0
 MB = 1_000_000
 
 
@@ -85,7 +85,7 @@ def ends(request: pytest.FixtureRequest, certificates: Path) -> Iterator[Ends]:
     client = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     client.maximum_version = request.param
     near, far = socket.socketpair()
-    far.settimeout(DEADLINE)
+    far.settimeout(PATIENCE)
     accepted: list[ssl.SSLSocket] = []
     with meanwhile(lambda: accepted.append(server.wrap_socket(far, server_side=True))):
         ours = client.wrap_socket(near, server_hostname="127.0.0.1")
@@ -98,7 +98,7 @@ def meanwhile(act: Callable[[], object]) -> Iterator[None]:
     thread = threading.Thread(target=act)
     thread.start()
     yield
-    thread.join(DEADLINE)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

@@ -32,11 +32,9 @@ from gpubox.screen.signals import Signals, stoppable
 from gpubox.screen.standard import window_size
 from gpubox.screen.terminal import Ending, How
 from lab.frames import frame
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
 MB = 1_000_000
-DEADLINE = 20.0
-
 
 # --- detach keys
 
@@ -90,7 +88,7 @@ class Pipes:
 
     def __init__(self) -> None:
         ours, self.box = socket.socketpair()
-        self.box.settimeout(DEADLINE)
+        self.box.settimeout(PATIENCE)
         self.stream = SocketStream(ours)
         stdin, self.keys = os.pipe()
         self.out, stdout = os.pipe()
@@ -111,7 +109,7 @@ class Pipes:
         forward = more.pop("forward", self.forwarded.append)
         fds = (self.fds[0], self.fds[1], self.fds[2])
         more = {"tty": False, "stdin": stdin, "forward": forward, "fds": fds} | more
-        too_late = threading.Timer(DEADLINE, self.box.shutdown, [socket.SHUT_RDWR])
+        too_late = threading.Timer(PATIENCE, self.box.shutdown, [socket.SHUT_RDWR])
         too_late.start()
         try:
             return terminal.attach(self.stream, signals, **more)
@@ -121,7 +119,7 @@ class Pipes:
 
     def close(self) -> None:
         for thread in self._threads:
-            thread.join(DEADLINE)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
         for open_socket in (self.ours, self.box):
             open_socket.close()
@@ -248,7 +246,7 @@ def test_a_box_that_reads_no_more_still_has_its_output_shown(pipes: Pipes) -> No
 
     def deaf() -> None:
         pipes.box.shutdown(socket.SHUT_RD)
-        wait_until(lambda: _full(pipes.keys), DEADLINE)  # nobody reads our input any more
+        wait_until(lambda: _full(pipes.keys))  # nobody reads our input any more
         pipes.box.sendall(frame(1, b"o" * MB))
         pipes.box.close()
 
@@ -256,7 +254,7 @@ def test_a_box_that_reads_no_more_still_has_its_output_shown(pipes: Pipes) -> No
     pipes.meanwhile(deaf)
     pipes.meanwhile(lambda: _read(pipes.out, shown, MB))
     assert pipes.attach().how is How.ENDED
-    wait_until(lambda: len(shown) == MB, DEADLINE)
+    wait_until(lambda: len(shown) == MB)
 
 
 def _full(pipe: int) -> bool:
@@ -271,7 +269,7 @@ def test_nothing_that_was_output_is_lost_when_the_box_left_input_unread(pipes: P
     os.write(pipes.keys, b"never read")
 
     def ends() -> None:
-        wait_until(lambda: pipes.box.recv(1, socket.MSG_PEEK), DEADLINE)
+        wait_until(lambda: pipes.box.recv(1, socket.MSG_PEEK))
         pipes.box.sendall(frame(1, b"result"))
         pipes.box.close()  # with bytes unread: our next recv may be a reset
 
@@ -319,7 +317,7 @@ def test_50_mb_go_both_ways_byte_for_byte(pipes: Pipes, kind: str) -> None:
     pipes.meanwhile(lambda: _write(pipes.keys, data))
     pipes.meanwhile(lambda: _read(pipes.out, got, len(data)))
     assert pipes.attach().how is How.ENDED
-    wait_until(lambda: len(got) == len(data), DEADLINE)
+    wait_until(lambda: len(got) == len(data))
     assert bytes(got) == data
 
 
@@ -356,11 +354,11 @@ def test_output_that_nobody_takes_holds_up_neither_input_nor_signals(
         with suppress(BlockingIOError):
             while True:
                 pipes.box.send(frame(1, b"o" * 250_000))
-        pipes.box.settimeout(DEADLINE)
+        pipes.box.settimeout(PATIENCE)
         os.write(pipes.keys, b"typed")
         assert pipes.box.recv(5) == b"typed"
         os.kill(os.getpid(), signal.SIGINT)
-        wait_until(lambda: pipes.forwarded, DEADLINE)
+        wait_until(lambda: pipes.forwarded)
         os.close(pipes.out)
 
     pipes.meanwhile(box)
@@ -377,7 +375,7 @@ def test_signals_go_to_the_box_without_a_terminal(pipes: Pipes) -> None:
     def person() -> None:
         for number, one in enumerate(sent, 1):
             os.kill(os.getpid(), one)
-            wait_until(lambda n=number: len(pipes.forwarded) == n, DEADLINE)  # type: ignore[misc]
+            wait_until(lambda n=number: len(pipes.forwarded) == n)  # type: ignore[misc]
         pipes.box.close()
 
     with Signals() as signals:
@@ -524,7 +522,7 @@ class Person:
         self.resized(24, 80)
         self.before = termios.tcgetattr(self.slave)
         self.box, ours = socket.socketpair()
-        self.box.settimeout(DEADLINE)
+        self.box.settimeout(PATIENCE)
         self._report, report = os.pipe()
         self._heard = b""
         self.gpubox = subprocess.Popen(
@@ -543,7 +541,7 @@ class Person:
         os.close(report)
         assert self.told() == ["ready"]
         if tty:
-            wait_until(self.is_raw, DEADLINE)
+            wait_until(self.is_raw)
 
     def is_raw(self) -> bool:
         return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ISIG | termios.ECHO)
@@ -557,16 +555,16 @@ class Person:
     def sees(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
-            assert select.select([self.master], [], [], DEADLINE)[0], data
+            assert select.select([self.master], [], [], PATIENCE)[0], data
             data += os.read(self.master, MB)
         return data
 
     def told(self) -> list[Any]:
         """What the program reported next."""
         while b"\n" not in self._heard:
-            assert select.select([self._report], [], [], DEADLINE)[0], "no report"
+            assert select.select([self._report], [], [], PATIENCE)[0], "no report"
             part = os.read(self._report, 4096)
-            assert part, self.gpubox.communicate(timeout=DEADLINE)[1].decode()
+            assert part, self.gpubox.communicate(timeout=PATIENCE)[1].decode()
             self._heard += part
         line, self._heard = self._heard.split(b"\n", 1)
         answer = json.loads(line)
@@ -577,7 +575,7 @@ class Person:
         """How it ended, with the program gone and silent."""
         while (words := self.told())[0] != "ending":
             pass
-        _, problems = self.gpubox.communicate(timeout=DEADLINE)
+        _, problems = self.gpubox.communicate(timeout=PATIENCE)
         assert (problems, self.gpubox.returncode) == (b"", 0)
         return words[1], words[2]
 
@@ -589,7 +587,7 @@ class Person:
     def close(self) -> None:
         if self.gpubox.poll() is None:
             self.gpubox.kill()
-        self.gpubox.communicate(timeout=DEADLINE)
+        self.gpubox.communicate(timeout=PATIENCE)
         self.box.close()
         for fd in (self.master, self.slave, self._report):
             if fd >= 0:
@@ -654,7 +652,7 @@ def test_a_box_that_never_takes_a_size_is_asked_ten_times() -> None:
 
     with at_terminal() as person:
         window = terminal.Window(refuse, (person.slave,))
-        wait_until(lambda: window.tell() is None, DEADLINE)
+        wait_until(lambda: window.tell() is None)
     assert asked == [(24, 80)] * 10
 
 
@@ -746,7 +744,7 @@ def test_after_a_stop_the_keyboard_is_the_boxs_again() -> None:
         termios.tcsetattr(person.slave, termios.TCSANOW, person.before)  # as a shell does
         person.resized(25, 81)
         person.gpubox.send_signal(signal.SIGCONT)
-        wait_until(person.is_raw, DEADLINE)
+        wait_until(person.is_raw)
         assert person.told() == ["resize", 25, 81]
 
 
