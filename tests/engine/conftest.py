@@ -5,9 +5,11 @@ An engine that cannot be started fails the tests that need it, with the command 
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import gettempdir
 
 import docker
 import docker.errors
@@ -158,7 +160,16 @@ def surroundings(
 
 
 @pytest.fixture
-def jupyter_image(used_engine: PrivateEngine, engines: Engines) -> str:
+def port_8888(engines: Engines) -> Iterator[None]:
+    """Of the tests side by side one at a time has notebooks, which all want that port."""
+    with Path(gettempdir(), "gpubox-lab-8888").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        engines.remove_boxes()
+
+
+@pytest.fixture
+def jupyter_image(used_engine: PrivateEngine, engines: Engines, port_8888: None) -> str:
     """The name of an image with a real JupyterLab, present on the engine that the test names."""
     return engines.jupyter(used_engine)
 

@@ -9,7 +9,6 @@ import io
 import json
 import re
 import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from lab.apt import AptRepository, fill
 from lab.debian import DEBIAN, import_debian
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN, hand_over
+from lab.machine import free_port
 from lab.program import Gpubox
 from lab.registry import Registry
 from lab.waiting import PATIENCE, wait_until
@@ -138,7 +138,7 @@ def untouched(client: DockerClient) -> Iterator[None]:
     """After the test the engine has the images and containers of before, and no more layers."""
     before = everything(client)
     yield
-    wait_until(lambda: everything(client) == before, 10, what="nothing left")
+    wait_until(lambda: everything(client) == before, what="nothing left")
 
 
 def names(client: DockerClient) -> set[str]:
@@ -439,8 +439,7 @@ def test_nothing_is_left_of_a_package_that_is_not_what_is_listed(
 
 @leaves_nothing
 def test_nothing_is_left_of_a_repository_that_is_down(build: Build) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        build.options["--apt-mirror"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+    build.options["--apt-mirror"] = f"http://127.0.0.1:{free_port()}"
     said = build.fails()
     assert "gpubox: the package repository 127.0.0.1:" in said
     assert " does not answer\n  try again later" in said
@@ -465,8 +464,7 @@ def test_nothing_is_left_of_a_machine_that_cannot_be_found(build: Build) -> None
 
 @leaves_nothing
 def test_nothing_is_left_of_a_base_that_cannot_be_had(build: Build) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        base = f"127.0.0.1:{server.getsockname()[1]}/ubuntu:16.04"
+    base = f"127.0.0.1:{free_port()}/ubuntu:16.04"
     build.options["--base"] = base
     said = build.fails()
     assert f"gpubox: the registry of {base} does not answer" in said

@@ -340,7 +340,7 @@ def no_gpu_has_two(engine: PrivateEngine) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-    assert len(seen) > 10
+    assert seen
     assert [each for each in seen if max(each.values(), default=0) > 1] == []
 
 

@@ -15,6 +15,7 @@ from lab.images import STAND_IN
 from lab.nvml import Machine
 from lab.program import Gpubox
 from lab.tmux import SHELLS, Window, window
+from lab.waiting import PATIENCE
 from lab.workstation import MACHINE, SOMEBODY, Workstation
 
 COMPINIT = "autoload -Uz compinit; compinit -u -D"
@@ -121,6 +122,7 @@ def test_a_line_is_completed_with_the_engines_boxes_images_and_gpus(
     nvml: Callable[[Machine], dict[str, str]],
     shell: str,
 ) -> None:
+    gpubox.allow("gpubox.engine.glance", _ANSWER_SECONDS=PATIENCE)
     lab = Workstation(stable_engine, gpubox, nvml)
     lab.box("--gpus", "device=0", "--name", "mine-runs")
     lab.box("--gpus", "none", "--name", "mine-rests")

@@ -21,6 +21,7 @@ import pytest
 from lab.engine import PrivateEngine
 from lab.gpus import HOOK
 from lab.images import STAND_IN, build_stand_in
+from lab.machine import free_port
 from lab.nvml import DRIVER_NOT_LOADED, GPU_IS_LOST, MACHINES, VERSION_MISMATCH, Machine
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
@@ -55,9 +56,17 @@ def said(done: Done) -> dict[str, list[Check]]:
     return by_id
 
 
+def patient(gpubox: Gpubox, **seconds: float) -> Gpubox:
+    """What answers late is told as well; but for what is not to be waited for."""
+    every = ("_SECONDS", "_PING_SECONDS", "_HTTP_SECONDS")
+    gpubox.allow("gpubox.cli.examination", **dict.fromkeys(every, float(PATIENCE)) | seconds)
+    return gpubox
+
+
 def doctor(
-    gpubox: Gpubox, *words: str, env: dict[str, str] | None = None
+    gpubox: Gpubox, *words: str, env: dict[str, str] | None = None, **seconds: float
 ) -> dict[str, list[Check]]:
+    patient(gpubox, **seconds)
     return said(gpubox("doctor", "--json", *words, env=env))
 
 
@@ -66,7 +75,8 @@ def enclosed(gpubox: Gpubox, changed: str, *, env: dict[str, str] | None = None)
     return subprocess.run(
         [
             *("unshare", "--mount", "--propagation", "slave"),
-            *("sh", "-euc", f'{changed}\nexec "$@"', "sh", gpubox.program, "doctor", "--json"),
+            *("sh", "-euc", f'{changed}\nexec "$@"', "sh", patient(gpubox).program),
+            *("doctor", "--json"),
         ],
         env=gpubox.env | (env or {}),
         cwd=gpubox.cwd,
@@ -174,7 +184,7 @@ def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         ]
         os.kill(dockerd, signal.SIGSTOP)
         try:
-            found = doctor(gpubox)["engine"]
+            found = doctor(gpubox, _PING_SECONDS=1)["engine"]
         finally:
             os.kill(dockerd, signal.SIGCONT)
         problem = f"the engine at {engine.host} (DOCKER_HOST) does not answer within 1 s"
@@ -184,12 +194,12 @@ def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
 def test_no_permission(gpubox: Gpubox, stable_engine: PrivateEngine) -> None:
     """root, but without root's way past permissions, on a socket of somebody else's."""
     path = stable_engine.folder / "s"
-    before = path.stat()
+    before, program = path.stat(), patient(gpubox).program
     os.chown(path, 65534, 65534)
     path.chmod(0o600)
     try:
         done = subprocess.run(
-            ["setpriv", "--bounding-set", "-dac_override", gpubox.program, "doctor", "--json"],
+            ["setpriv", "--bounding-set", "-dac_override", program, "doctor", "--json"],
             env=gpubox.env,
             cwd=gpubox.cwd,
             capture_output=True,
@@ -394,7 +404,7 @@ def rewritten(engine: PrivateEngine, change: Callable[[Any], None]) -> Path:
     def seen() -> bool:
         return {device["ID"] for device in client.info()["DiscoveredDevices"]} == wanted
 
-    wait_until(seen, 10, what="the engine's look at its specification")
+    wait_until(seen, what="the engine's look at its specification")
     client.close()
     return path
 
@@ -477,12 +487,11 @@ def test_a_box_that_hangs_is_not_waited_for(
     hung = client.containers.get("box").exec_run("mkfifo /dev/nvidiactl")  # opens when written to
     assert hung.exit_code == 0
     unseen = ("not known", "it could not be seen of box", "")
-    assert doctor(gpubox)["lost-gpus"] == [unseen]
+    assert doctor(gpubox, _SECONDS=10)["lost-gpus"] == [unseen]
 
 
 def test_a_box_that_is_open_to_the_network(engine: PrivateEngine, gpubox: Gpubox) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     ports = ("-p", f"0.0.0.0:{port}:80", "-p", "127.0.0.1::81")
     start(gpubox, "--gpus", "none", *ports, STAND_IN, "sleep", "1000")
     assert doctor(gpubox)["open-ports"] == [
@@ -534,7 +543,7 @@ def test_a_jupyter_without_a_token(
     port = int(
         client.containers.get("box").attrs["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"]
     )
-    wait_until(lambda: b"200 OK" in ask(port), 10, what="the box's server")
+    wait_until(lambda: b"200 OK" in ask(port), what="the box's server")
     at = f"127.0.0.1:{port}"
     assert doctor(gpubox)["open-jupyter"] == [
         (
@@ -549,7 +558,7 @@ def test_a_jupyter_without_a_token(
 
 def ask(port: int) -> bytes:
     try:
-        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
             connection.sendall(b"GET /api/status HTTP/1.0\r\n\r\n")
             return connection.recv(1000)
     except ConnectionError:
@@ -561,7 +570,7 @@ def test_a_server_that_never_answers_is_not_waited_for(
 ) -> None:
     silent = ("sh", "-c", "nc -ll -p 80 -e sleep 1000")
     start(gpubox, "--gpus", "none", "-p", "80", STAND_IN, *silent)
-    assert doctor(gpubox)["open-jupyter"] == [("ok", "none of 1 running", "")]
+    assert doctor(gpubox, _HTTP_SECONDS=0.5)["open-jupyter"] == [("ok", "none of 1 running", "")]
 
 
 # --- room
@@ -578,7 +587,7 @@ def test_a_disk_that_is_full(size: str, verdict: str, problem: str) -> None:
     with PrivateEngine(disk=size) as small:
         person = Gpubox(small.folder / "person", small.env)
         # its data lie on a file system that is seen from its own mounts alone
-        inside = ("nsenter", "--target", str(small.pid), "--mount", "--", person.program)
+        inside = ("nsenter", "--target", str(small.pid), "--mount", "--", patient(person).program)
         done = subprocess.run(
             [*inside, "doctor", "--json"], env=person.env, capture_output=True, check=False
         )
@@ -715,7 +724,7 @@ def test_without_nvml_one_box_is_tried_on_all(
 def test_two_may_try_the_gpus_at_once(
     stable_engine: PrivateEngine, gpubox: Gpubox, nvml: Nvml, client: docker.DockerClient
 ) -> None:
-    words = [str(gpubox.program), "doctor", "--gpu", "--json"]
+    words = [str(patient(gpubox).program), "doctor", "--gpu", "--json"]
     env = gpubox.env | nvml(HERE)
     both = [
         subprocess.Popen(words, env=env, cwd=gpubox.cwd, stdout=subprocess.PIPE) for _ in range(2)
@@ -770,13 +779,13 @@ def test_who_interrupts_leaves_no_box(tmp_path: Path, nvml: Nvml, number: signal
         gpubox = Gpubox(tmp_path / "person", engine.env)
         client = docker.DockerClient(base_url=engine.host)
         doctor_ = subprocess.Popen(
-            [gpubox.program, "doctor", "--gpu"],
+            [patient(gpubox).program, "doctor", "--gpu"],
             env=gpubox.env | nvml(HERE),
             cwd=gpubox.cwd,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_until(lambda: bool(client.containers.list()), 20, what="a box on a GPU")
+        wait_until(lambda: bool(client.containers.list()), what="a box on a GPU")
         doctor_.send_signal(number)
         assert doctor_.wait(PATIENCE) == 130
         assert client.containers.list(all=True) == []

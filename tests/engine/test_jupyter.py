@@ -18,6 +18,7 @@ import pytest
 from docker import DockerClient
 
 from lab.engine import PrivateEngine
+from lab.machine import free_port
 from lab.program import Gpubox
 from lab.waiting import PATIENCE, wait_until
 
@@ -32,7 +33,10 @@ profiles:
   slow:
     extends: lab
     command:
-      [sh, -c, "echo loading the model; sleep 11; exec jupyter-lab --ip=0.0.0.0 --allow-root"]
+      - sh
+      - -c
+      - echo loading the model; until [ -e model ]; do sleep .1; done;
+        exec jupyter-lab --ip=0.0.0.0 --allow-root
 default_jupyter: lab
 """
 
@@ -111,9 +115,13 @@ def test_a_box_that_dies_shows_its_last_words(
 def test_who_waits_for_a_slow_start_sees_what_it_does(
     stable_engine: PrivateEngine, gpubox_lab: Gpubox
 ) -> None:
-    done = gpubox_lab("jupyter", "-d", "slow")
-    assert done.returncode == 0, done.stderr
-    assert b"\n  10 s: loading the model\n" in done.stderr
+    with gpubox_lab.begin("jupyter", "-d", "slow") as child:
+        assert child.stderr
+        said = iter(child.stderr.readline, b"")
+        assert any(re.fullmatch(rb"  \d+ s: loading the model\n", line) for line in said)
+        (gpubox_lab.cwd / "model").touch()
+        _, err = child.communicate(timeout=PATIENCE)
+        assert child.returncode == 0, err
 
 
 def test_a_server_that_lets_anybody_in_is_stopped_before_its_url_is_said(
@@ -212,7 +220,7 @@ def test_called_again_in_a_folder_it_is_the_same_notebook(
 def test_a_stopped_one_is_started_again_with_its_port_and_token(
     stable_engine: PrivateEngine, gpubox_lab: Gpubox, client: DockerClient
 ) -> None:
-    url = url_of(gpubox_lab("jupyter", "-d"))
+    url = url_of(gpubox_lab("jupyter", "-d", "--port", str(free_port())))
     client.containers.get("lab-root").stop()
     again = gpubox_lab("jupyter", "-d")
     assert url_of(again) == url
@@ -252,7 +260,8 @@ def test_what_only_a_new_box_can_have_is_said(
 def test_a_stopped_ones_port_that_was_taken_meanwhile_is_named_with_its_holder(
     stable_engine: PrivateEngine, gpubox_lab: Gpubox, client: DockerClient
 ) -> None:
-    port = port_of(url_of(gpubox_lab("jupyter", "-d")))
+    port = free_port()
+    url_of(gpubox_lab("jupyter", "-d", "--port", str(port)))
     client.containers.get("lab-root").stop()
     with socket.create_server(("127.0.0.1", port)):
         done = gpubox_lab("jupyter", "-d")

@@ -267,12 +267,12 @@ def test_a_command_in_a_box_is_what_it_was_typed_and_ends_as_it_does(
 
 def test_ctrl_c_ends_the_command_in_the_box_and_not_the_box(lab: Workstation) -> None:
     lab.box("--gpus", "none")
-    entered = lab.gpubox.begin("enter", BOX, "sh", "-c", "echo begun; sleep 321; echo over")
+    entered = lab.gpubox.begin("enter", BOX, "sh", "-c", "echo begun; sleep 4321; echo over")
     assert entered.stdout
     assert entered.stdout.readline() == b"begun\n"
     entered.send_signal(signal.SIGTERM)
     assert entered.wait(PATIENCE) == 143
-    assert "sleep 321" not in lab.docker("top", BOX)
+    wait_until(lambda: "sleep 4321" not in lab.docker("top", BOX), what="the command's end")
     assert lab.containers() == {BOX: "running"}
 
 

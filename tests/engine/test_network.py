@@ -105,9 +105,10 @@ def test_a_terminal_is_a_terminal_across_the_network(
         person.shows("[0]$")
         person.type(f"gpubox {' '.join(RUN)} {PROFILE}\r")
         person.shows("/ #")
-        person.type("stty size; sleep 100\r")
-        person.shows("24 80")
+        person.type("sh -c 'stty size; exec sleep 600'\r")
+        person.shows("24 80")  # said by who has the keyboard then
         person.type(CTRL_C)
+        person.shows("/ #")
         person.type("exit 9\r")
         person.shows("[9]$")
         person.type(f"gpubox run --name left --gpus none {PROFILE}\r")

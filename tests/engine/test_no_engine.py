@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lab.engine import PrivateEngine
+from lab.machine import free_port
 from lab.program import Gpubox
 from lab.waiting import PATIENCE
 from lab.workstation import PROFILE
@@ -77,8 +78,7 @@ def test_a_stale_socket_means_not_running(lost: Gpubox, folder: Path) -> None:
 
 
 def test_a_closed_tcp_port_means_not_running(lost: Gpubox) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     text = both(lost, DOCKER_HOST=f"tcp://127.0.0.1:{port}")
     assert f"tcp://127.0.0.1:{port} (DOCKER_HOST)" in text and "not running" in text
 

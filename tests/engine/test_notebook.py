@@ -59,7 +59,7 @@ def real(gpubox: Gpubox, jupyter_image: str) -> Gpubox:
 
 
 @pytest.fixture
-def light(gpubox: Gpubox) -> Gpubox:
+def light(gpubox: Gpubox, port_8888: None) -> Gpubox:
     """Whose Jupyter is the light server."""
     return with_profile(gpubox, {"image": STAND_IN, "command": LIGHT})
 

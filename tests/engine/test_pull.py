@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import termios
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +24,7 @@ from docker import DockerClient
 
 from lab.engine import PrivateEngine
 from lab.images import STAND_IN, build_stand_in, hand_over, tarred
+from lab.machine import free_port
 from lab.podman import PrivatePodman
 from lab.program import Gpubox
 from lab.registry import Registry, Throttle
@@ -116,7 +117,8 @@ RUN = (*QUICK, PROFILE, "echo", "hello")
 def pulling(
     gpubox: Gpubox, slow: Throttle, words: Sequence[str] = RUN
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """gpubox in the middle of a pull."""
+    """gpubox in the middle of a pull, which goes no further until the test lets it."""
+    slow.until = MB
     with subprocess.Popen(
         [gpubox.program, *words],
         env=gpubox.env | {"GPUBOX_REGISTRY": slow.address},
@@ -274,8 +276,7 @@ def test_a_tag_that_there_is_not_is_told_so(
 
 
 def test_a_registry_that_is_down_is_told_so(engine: PrivateEngine, gpubox: Gpubox) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        image = f"127.0.0.1:{server.getsockname()[1]}/some/image:1"
+    image = f"127.0.0.1:{free_port()}/some/image:1"
     text = complaint(gpubox(*QUICK, image, "true"))
     assert f"the registry of {image} does not answer" in text
 
@@ -307,7 +308,7 @@ def test_pull_always_gets_what_is_newer(
 def test_a_pull_that_is_cut_goes_on(gpubox: Gpubox, slow: Throttle) -> None:
     with pulling(gpubox, slow) as child:
         assert slow.cut()
-        slow.rate = 100 * MB
+        slow.until, slow.rate = math.inf, 100 * MB
         out, err = child.communicate(timeout=PATIENCE)
         assert (child.returncode, out) == (0, b"hello\n"), err
 
@@ -337,10 +338,10 @@ def test_an_engine_that_dies_in_mid_pull_is_told_so(
 def test_a_pull_that_is_cut_again_and_again_goes_on(gpubox: Gpubox, slow: Throttle) -> None:
     with pulling(gpubox, slow, ("pull", PROFILE)) as child:
         for _ in range(2):
-            more = slow.passed + MB // 2
+            slow.until = more = slow.passed + MB // 2
             slow.wait(more)
             assert slow.cut()
-        slow.rate = 100 * MB
+        slow.until, slow.rate = math.inf, 100 * MB
         _, err = child.communicate(timeout=PATIENCE)
         assert child.returncode == 0, err
 
@@ -373,6 +374,7 @@ def test_a_registry_that_dies_for_good_is_told_so(impatient: PrivateEngine, tmp_
 def test_ctrl_c_at_a_terminal_ends_all_pulls_and_leaves_it_as_it_was(
     engine: PrivateEngine, gpubox: Gpubox, client: DockerClient, slow: Throttle
 ) -> None:
+    slow.until = 3 * MB  # of thirteen
     with at_terminal(gpubox, slow, "pull", MANY, TRAIN) as child:
         before = termios.tcgetattr(child.child_fd)
         shown = Frames(80, 24)
@@ -540,6 +542,7 @@ def test_who_pulls_the_same_at_the_same_time_gets_it_too(
     slow.rate = 2 * MB
     with ExitStack() as stack:
         children = [stack.enter_context(pulling(gpubox, slow)) for _ in range(4)]
+        slow.until = math.inf
         for child in children:
             out, err = child.communicate(timeout=PATIENCE)
             assert (child.returncode, out) == (0, b"hello\n"), err
@@ -603,12 +606,12 @@ class Frames:
 
     def until(self, child: pexpect.spawn[str], condition: Callable[[], bool]) -> None:
         while not condition():
-            self._feed(child.read_nonblocking(4096, 30))
+            self._feed(child.read_nonblocking(4096, PATIENCE))
 
     def to_the_end(self, child: pexpect.spawn[str]) -> list[list[str]]:
         with suppress(pexpect.EOF):
             while True:
-                self._feed(child.read_nonblocking(4096, 30))
+                self._feed(child.read_nonblocking(4096, PATIENCE))
         self._stream.feed(self._rest)
         return self.seen
 

@@ -291,7 +291,7 @@ def test_a_reader_that_has_enough_ends_both_sides(
         child.stdout.close()
         assert child.wait(PATIENCE) == 128 + signal.SIGPIPE
         assert child.stderr.read() == b""
-    wait_until(lambda: not client.containers.list(), 10, what="the end of the box")
+    wait_until(lambda: not client.containers.list(), what="the end of the box")
 
 
 # Detached --------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_detached_prints_the_name_and_the_command_runs(
     assert (done.returncode, done.stdout) == (0, f"{BOX}\n".encode())
     box = client.containers.get(BOX)
     assert box.status == "running"
-    wait_until(lambda: box.logs() == b"hello\n", 10)
+    wait_until(lambda: box.logs() == b"hello\n")
 
 
 def test_detached_without_a_command_keeps_a_shell_alive(
@@ -316,7 +316,7 @@ def test_detached_without_a_command_keeps_a_shell_alive(
     box = client.containers.get(BOX)
     connection: Any = box.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
     connection._sock.sendall(b"echo $((6*7)) >/tmp/answer\n")
-    wait_until(lambda: box.exec_run(["cat", "/tmp/answer"]).output == b"42\n", 10)
+    wait_until(lambda: box.exec_run(["cat", "/tmp/answer"]).output == b"42\n")
     connection.close()
     box.reload()
     assert box.status == "running"

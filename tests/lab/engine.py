@@ -24,7 +24,7 @@ from lab.machine import INSTALL, SYSTEM, found, free_port, require_root
 from lab.newer import newer_engine
 from lab.server import Server
 from lab.traces import add_bridge, new_folder, remove, sweep
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
 Kind = Literal["stable", "cdi", "podman"]  # the last is lab.podman's
 Network = Literal["tcp", "tls"]
@@ -280,7 +280,7 @@ def link_programs(folder: Path, search: str) -> None:
 def pings(path: Path) -> bool:
     """Whether an engine answers on this socket."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE)
         try:
             connection.connect(str(path))
             connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")

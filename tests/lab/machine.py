@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -34,7 +36,13 @@ def found(program: str, search: str) -> str:
     raise LabError(f"no {program} on this machine", INSTALL)
 
 
+# Below those that the kernel gives to whoever asks for any; each process begins at its own.
+_ports = itertools.islice(itertools.cycle(range(10_000, 30_000)), os.getpid() * 100 % 20_000, None)
+
+
 def free_port() -> int:
-    """One that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """One that nobody listens on, and that nobody else is given before it is used."""
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("the numbers go round")

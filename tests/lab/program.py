@@ -24,6 +24,16 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environment.items() if not key.startswith(FOREIGN)}
 
 
+# The program with other constants in one of its modules.
+ALLOWING = """\
+#!{python}
+import importlib
+module = importlib.import_module("{module}")
+vars(module).update({seconds})
+importlib.import_module("gpubox.__main__").main()
+"""
+
+
 class Child(subprocess.Popen[bytes]):
     """Who leaves its `with` ends it."""
 
@@ -46,6 +56,14 @@ class Gpubox:
         own = {"HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home / ".config")}
         self.env = clean(os.environ) | {"TERM": "xterm", "LANG": "C.UTF-8"} | own | dict(engine_env)
         self.env.pop("PYTHONPATH", None)
+
+    def allow(self, module: str, **seconds: float) -> None:
+        """`module` waits so long from now on, where it would soon give up: machines are slow."""
+        self.program = self.home.parent / "bin/gpubox"
+        self.program.parent.mkdir(exist_ok=True)
+        text = ALLOWING.format(python=sys.executable, module=module, seconds=seconds)
+        self.program.write_text(text)
+        self.program.chmod(0o755)
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from lab.errors import LabError
 from lab.machine import INSTALL, SYSTEM, found, free_port
 from lab.server import Server
 from lab.traces import new_folder, remove, sweep
-from lab.waiting import wait_until
+from lab.waiting import PATIENCE, wait_until
 
 WELCOME = b"GET /v2/ HTTP/1.0\r\n\r\n"
 
@@ -120,7 +121,7 @@ class Registry(Server):
         if self._process.poll() is not None:
             raise LabError(f"the registry died:\n{self.log.read_text()}", INSTALL)
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
                 connection.sendall(WELCOME)
                 return connection.recv(100).startswith(b"HTTP/1.")
         except ConnectionError:
@@ -139,6 +140,7 @@ class Throttle(Server):
         self._server = _server_near(near) if near else socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
         self.passed = 0  # bytes that went from the target to its clients
+        self.until = math.inf  # bytes after which it stops, so that what is begun is not over
         self._lock = threading.Lock()
         self._next = time.monotonic()  # when the next byte may go
         self._stopped = threading.Event()
@@ -196,7 +198,7 @@ class Throttle(Server):
 
     def _serve(self, client: socket.socket) -> None:
         try:
-            target = socket.create_connection(("127.0.0.1", self._target), 5)
+            target = socket.create_connection(("127.0.0.1", self._target), PATIENCE)
         except OSError:
             client.close()
             return
@@ -206,32 +208,44 @@ class Throttle(Server):
         self._spawn(self._pump_both, client, target)
 
     def _pump_both(self, client: socket.socket, target: socket.socket) -> None:
-        upward = threading.Thread(target=self._pump, args=(client, target, False), daemon=True)
+        over = threading.Event()
+        upward = threading.Thread(target=self._pump, args=(client, target, over), daemon=True)
         upward.start()
-        self._pump(target, client, True)
+        self._pump(target, client, over, throttled=True)
         upward.join()
         with self._lock:
             self._open -= {client, target}
         client.close()
         target.close()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, throttled: bool) -> None:
+    def _pump(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        over: threading.Event,
+        *,
+        throttled: bool = False,
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(8192):
-                if throttled and not self._wait_turn(len(data)):
+                if throttled and not self._wait_turn(len(data), over):
                     break
                 sink.sendall(data)
+        over.set()
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def _wait_turn(self, size: int) -> bool:
-        """Until these bytes may pass; False once the throttle is stopped."""
+    def _wait_turn(self, size: int, over: threading.Event) -> bool:
+        """Until these bytes may pass; False once their connection is broken."""
         with self._lock:
             self.passed += size
             self._next = max(self._next, time.monotonic()) + size / self.rate
             moment = self._next
-        return not self._stopped.wait(max(0.0, moment - time.monotonic()))
+        while self.passed > self.until:
+            if over.wait(0.01):
+                return False
+        return not over.wait(max(0.0, moment - time.monotonic()))
 
 
 def _server_near(pid: int) -> socket.socket:

@@ -23,8 +23,8 @@ from lab.waiting import wait_until
 
 INSTALL = "apt-get install --no-install-recommends slurmctld slurmd slurm-client"
 EPILOG = Path(__file__).parents[2] / "examples/slurm/epilog.sh"
-KILL_WAIT = 6  # seconds between TERM and KILL
-OLD = 300  # seconds for which the controller knows a job that has ended
+KILL_WAIT = 12  # seconds between TERM and KILL
+OLD = 3600  # seconds for which the controller knows a job that has ended
 
 # No munged and no cgroups: it runs in a container too. Nothing waits for its turn to be looked at.
 CONTROLLER = """\

@@ -75,11 +75,15 @@ class Window:
 
     def fulfils(self, condition: Callable[[list[str]], bool], what: str) -> list[str]:
         """The screen, once it fulfils the condition."""
+
+        def seen() -> list[str] | None:
+            lines = self.lines()
+            return lines if condition(lines) else None
+
         try:
-            wait_until(lambda: condition(self.lines()))
+            return wait_until(seen) or []
         except TimeoutError:
             raise AssertionError(f"no {what} in\n{self.look()}") from None
-        return self.lines()
 
     def close(self) -> None:
         """As by a click on the window's X."""

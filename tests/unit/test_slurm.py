@@ -91,7 +91,7 @@ def test_the_jobs_memory_is_what_it_asked_for(
 
 
 def test_a_box_has_stopped_before_slurm_kills() -> None:
-    for config, grace in [("", 25), ("KillWait                = 60 sec\n", 55), ("KillWait=3", 1)]:
+    for config, grace in [("", 20), ("KillWait                = 60 sec\n", 50), ("KillWait=3", 1)]:
         assert job(BATCH, config=f"JobRequeue = 1\n{config}").grace == grace
 
 
@@ -183,7 +183,7 @@ def test_a_box_in_a_job_has_its_gpus_its_limits_and_its_end() -> None:
     made = planned(TWO, {})
     assert made.gpus.gpus.ids == ("GPU-1", "GPU-3")
     assert (made.mem_limit, made.cpus, made.rm) == (9 << 10, 2 * 10**9, True)
-    assert (made.grace, made.contested) == (25, False)
+    assert (made.grace, made.contested) == (20, False)
     assert dict(made.labels) | {"gpubox.version": ""} == {
         "gpubox.profile": "cuda8-cudnn5",
         "gpubox.owner": "anna",

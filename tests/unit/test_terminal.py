@@ -643,8 +643,11 @@ def test_the_size_is_told_again_until_the_box_runs() -> None:
         assert person.told() == ["resize", 30, 90]
 
 
-def test_a_box_that_never_takes_a_size_is_asked_ten_times() -> None:
+def test_a_box_that_never_takes_a_size_is_asked_ten_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(terminal, "_PAUSE", 0.001)
 
     def refuse(rows: int, columns: int) -> bool:
         asked.append((rows, columns))

@@ -50,7 +50,7 @@ def wait_until(
     return False
 
 
-def lets_anybody_in(address: str, port: int, seconds: float = _ANSWER_SECONDS) -> bool:
+def lets_anybody_in(address: str, port: int, seconds: float) -> bool:
     """Whether a Jupyter answers there and shows its state without a token; False if none does."""
     status, body = _answer(address, port, "/api/status", seconds)
     try:

@@ -246,8 +246,9 @@ def _see_beyond_init(engine: Engine, started: Started) -> None:
     The end of a box that is started again and again is no last word: its log may come later.
     """
     restarts = started.plan.restart not in (None, "no")
-    due = time.monotonic() + _INIT_SECONDS
-    while time.monotonic() < due:
+    due, late = time.monotonic() + _INIT_SECONDS, False
+    while not late:
+        late = time.monotonic() > due  # before the look: after a pause of ours there is one more
         programs = engine.programs(started.box)
         end = None if programs else engine.end(started.box)
         if end:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gpubox.plan.facts import Facts
     from gpubox.plan.plan import Plan
 
-_JUPYTER_SECONDS, _PULSE_SECONDS = 120, 10
+_JUPYTER_SECONDS, _PULSE_SECONDS = 300, 10
 _OTHER = "--new makes another on a GPU that is free"
 
 
@@ -224,7 +224,7 @@ def _wait_for_jupyter(
         _wait_for_port(engine, server, alive, deadline)
     if not jupyter.wait_until_ready(address, port, alive=alive, deadline=deadline):
         raise _no_answer(request, engine, server, plan)
-    if jupyter.lets_anybody_in(address, port):
+    if jupyter.lets_anybody_in(address, port, seconds=_JUPYTER_SECONDS):
         engine.stop(server.box)
         raise GpuboxError(
             f"Jupyter in {server.name} lets anybody in without a token, so it was stopped",

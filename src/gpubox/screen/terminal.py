@@ -75,7 +75,8 @@ class _Heed(msgspec.Struct):
 # --- the loop
 
 _CHUNK = 1 << 18
-_TRIES, _PAUSE = 10, 0.02  # to tell the size, and seconds between: a box has none until it runs
+# To tell the size: a box has none until it runs. The seconds between double, up to ten in all.
+_TRIES, _PAUSE = 10, 0.02
 
 
 class Window:
@@ -86,7 +87,7 @@ class Window:
         self.changed()
 
     def changed(self) -> None:
-        self._tries, self._due = _TRIES, monotonic()
+        self._tries, self._due, self._pause = _TRIES, monotonic(), _PAUSE
 
     def tell(self) -> float | None:
         """Tell the box the size if that is due; the milliseconds to the next time, None if none."""
@@ -95,7 +96,8 @@ class Window:
         if monotonic() >= self._due:
             size = next(filter(None, map(window_size, self._fds)), None)
             told = not size or self._resize(*size)
-            self._tries, self._due = 0 if told else self._tries - 1, monotonic() + _PAUSE
+            self._tries, self._due = 0 if told else self._tries - 1, monotonic() + self._pause
+            self._pause *= 2
         return max(0, self._due - monotonic()) * 1000 if self._tries else None
 
 

@@ -21,7 +21,7 @@ ALWAYS = {"init": "true"}
 _ID, _NODE = "SLURM_JOB_ID", "SLURMD_NODENAME"
 # The job's variables that a box gets. It gets none about a step's tasks: libraries would obey them.
 _PASSED_ON = (_ID, "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
-_KILL_WAIT, _MARGIN = 30, 5  # seconds: Slurm's default, and what the engine itself may take
+_KILL_WAIT, _MARGIN = 30, 10  # seconds: Slurm's default, and what the engine itself may take
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
