@@ -77,7 +77,7 @@ def invoke(words: list[str]) -> int:
         Screen().say("")
         return INTERRUPTED
     except click.UsageError as error:
-        Screen().fail(GpuboxError(_lower(error.format_message()), _usage_hint(error)))
+        Screen().fail(GpuboxError(_lower(error.format_message()), _usage_hint(error, words)))
         return NOT_RUN if _runs_box(words) else MISUSED
     except click.ClickException as error:
         Screen().fail(GpuboxError(_lower(error.format_message())))
@@ -94,14 +94,18 @@ def _exit_code(error: GpuboxError, words: list[str]) -> int:
 
 
 def _runs_box(words: list[str]) -> bool:
-    """Whether the command among these words is one that runs a box."""
+    return _command_of(words) in RUNS_BOXES
+
+
+def _command_of(words: list[str]) -> str:
+    """The command among these words, or empty."""
     rest = iter(words)
     for word in rest:
         if word in ("-f", "--file"):
             next(rest, None)
         elif not word.startswith("-"):
-            return word in RUNS_BOXES
-    return False
+            return word
+    return ""
 
 
 def _lower(text: str) -> str:
@@ -109,8 +113,11 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:].rstrip(".")
 
 
-def _usage_hint(error: click.UsageError) -> str:
-    path = error.ctx.command_path if error.ctx else "gpubox"
+def _usage_hint(error: click.UsageError, words: list[str]) -> str:
+    # click gives some of its errors no context
+    path = error.ctx.command_path if error.ctx else f"gpubox {_command_of(words)}".rstrip()
+    if isinstance(error, click.BadOptionUsage) and "does not take" in error.message:
+        return f"it stands alone: {error.option_name}; {path} --help shows how it is used"
     if isinstance(error, click.NoSuchOption):
         for option in cli.params:
             if error.option_name in option.opts:

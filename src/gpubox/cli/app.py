@@ -97,6 +97,11 @@ REFLEXES = {
     "commit": "gpubox save",
     "prune": "gpubox clean",
     "config": "gpubox profiles",
+    "up": "gpubox run",
+    "down": "gpubox clean",
+    "help": "gpubox --help",
+    "version": "gpubox --version",
+    **{word: f"docker {word}" for word in ("cp", "inspect", "login", "rmi", "stats")},
     "sbatch": "gpubox submit",
 }
 

@@ -25,8 +25,8 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> float | 
     if text is None:
         return None
     if (ago := duration(text)) is not None:
-        return time.time() - ago
-    with suppress(ValueError):
+        return max(0, time.time() - ago)
+    with suppress(ValueError, OverflowError):
         return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
     raise UsageError(f"--since {text} is no time", "write 10m, 2h, 2026-01-31 or 2026-01-31T09:30")
 

@@ -30,12 +30,27 @@ if TYPE_CHECKING:
 # In a context's `meta`: whether `--` stood before the words, and the SPECs among them.
 DASHES, SPECS = "gpubox.dashes", "gpubox.specs"
 
-# Options of `docker run` that stand in published lines and that a box does not take.
+# Options of `docker run` that a box does not take: those without a place in a profile, and those
+# that stand in published lines.
+_DOCKERS_OWN = """
+--add-host --attach --blkio-weight --cap-drop --cgroup-parent --cgroupns --cidfile --cpu-period
+--cpu-quota --cpu-shares --cpuset-cpus --cpuset-mems --device-cgroup-rule --dns --dns-option
+--dns-search --domainname --expose --group-add --health-cmd --ip --ip6 --label-file --link
+--log-driver --log-opt --mac-address --memory-reservation --memory-swap --memory-swappiness
+--network-alias --no-healthcheck --oom-kill-disable --oom-score-adj --pid --pids-limit --platform
+--read-only --stop-signal --stop-timeout --storage-opt --sysctl --tmpfs --userns --uts
+--volume-driver --volumes-from
+"""
 _INSTEAD = {
+    **dict.fromkeys(
+        _DOCKERS_OWN.split(), "docker has it: add it to the line that gpubox run --dry-run prints"
+    ),
     "--privileged": "it would give the box every device of the machine; name what it needs with"
     " --device, --cap-add or --security-opt",
     "--runtime": "GPUs are asked for with --gpus all, or --gpus device=0",
     "--mount": "write it as -v SOURCE:TARGET[:ro]",
+    "-P": "publish each port that you need: -p PORT",
+    "--publish-all": "publish each port that you need: -p PORT",
 }
 
 
@@ -53,6 +68,12 @@ class BoxCommand(click.Command):
         options = self.leading_options(ctx, args)
         ctx.meta[DASHES] = bool(options) and options[-1] == "--"
         return super().parse_args(ctx, args)
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """With docker's `-p=80`, too: click takes a `=` behind long options alone."""
+        parser = super().make_parser(ctx)
+        parser._long_opt.update(parser._short_opt)
+        return parser
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """All of them; for TAB behind the options only the words, so that it offers no option."""
