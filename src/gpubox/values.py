@@ -29,7 +29,14 @@ def size(text: str) -> int:
     match = re.fullmatch(SIZE, text.strip())
     if not match:
         raise ValueError(f"'{text}' is not a size; write it like 8g or 512m")
-    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
+    return whole(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
+
+
+def whole(number: float) -> int:
+    """A number without its fraction, which the engine can take: its own have 64 bits."""
+    if abs(number) >= 2**63:
+        raise ValueError(f"{number:.0f} is more than the engine can count")
+    return int(number)
 
 
 def size_written(value: int) -> str:
@@ -361,9 +368,10 @@ def ulimit(name: str, text: str) -> Ulimit:
         raise ValueError(f"no ulimit '{name}'; there is: {', '.join(ULIMITS)}")
     soft, _, hard = text.partition(":")
     try:
-        limit = Ulimit(name, int(soft), int(hard or soft))
+        limits = int(soft), int(hard or soft)
     except ValueError:
         raise ValueError(f"'{name}={text}' is not NAME=SOFT[:HARD]") from None
+    limit = Ulimit(name, *map(whole, limits))
     if limit.hard != -1 and (limit.soft > limit.hard or limit.soft == -1):
         raise ValueError(f"'{name}={text}': the soft limit is above the hard one")
     return limit
@@ -387,6 +395,7 @@ def restart(text: str) -> str:
     """`no`, `always`, `unless-stopped`, `on-failure[:TIMES]`."""
     if not re.fullmatch(RESTART, text):
         raise ValueError(f"'{text}' is not no, always, unless-stopped or on-failure[:TIMES]")
+    whole(int(text.partition(":")[2] or 0))
     return text
 
 
@@ -427,7 +436,10 @@ def gpu_ids(text: str) -> Gpus:
     ids = tuple(part.strip() for part in text.split(","))
     for gpu in ids:
         if not re.fullmatch(GPU_ID, gpu):
-            raise ValueError(f"'{gpu}' is neither a GPU's index nor its UUID (GPU-..., MIG-...)")
+            raise ValueError(
+                f"'{gpu}' is neither a GPU's index nor its UUID (GPU-..., MIG-...);"
+                " there is also: all, none, or how many, such as 2"
+            )
         if ids.count(gpu) > 1:
             raise ValueError(f"GPU {gpu} is named twice")
     return Gpus(ids)
@@ -439,10 +451,12 @@ def gpus(text: str) -> Gpus:
     if text in ("all", "none"):
         return ALL_GPUS if text == "all" else NO_GPUS
     exact = text.removeprefix("device=")
-    if exact != text or not text.isdigit():
+    if exact != text or not re.fullmatch("[0-9]+", text):
         return gpu_ids(exact)
     if int(text) == 0:
         raise ValueError("0 can mean two things: device=0 is the first GPU, none is no GPU")
+    if len(text) > len("9999"):
+        raise ValueError(f"no machine has {text} GPUs")
     return Gpus(count=int(text))
 
 

@@ -180,7 +180,10 @@ def test_a_circle_of_extends_is_named() -> None:
           c: {extends: a}
         """
     assert problem("a", text).startswith("1.yaml:5: extends: a circle: a -> b -> c -> a")
-    assert "a circle: a -> a" in problem("a", "profiles: {a: {extends: a}}")
+    assert problem("a", "profiles: {a: {extends: a}}").endswith("a circle: a -> a | ")
+    assert problem("jupyter", "profiles: {jupyter: {extends: jupyter}}").endswith(
+        "a circle: jupyter -> jupyter | leave it out: this adds to the 'jupyter' of lower layers"
+    )
     assert "no profile 'bas' | did you mean 'base'?" in problem(
         "p", "profiles: {base: {image: a}, p: {extends: bas}}"
     )
@@ -238,6 +241,8 @@ def test_a_shared_layers_workspace_is_the_working_directory() -> None:
         ("$USER-x", "anna-x"),
         ("${USER}", "anna"),
         ("${NONE:-else}", "else"),
+        ("${NONE:-${USER}/${NIL:-$USER}}/x", "anna/anna/x"),
+        ("${USER:+$USER-${USER}}", "anna-anna"),
         ("${EMPTY:-else}", "else"),
         ("${EMPTY-else}", ""),
         ("${USER:+other}", "other"),
@@ -286,6 +291,16 @@ def test_datasets_are_mounted_read_only_where_they_say() -> None:
     )
 
 
+def test_a_profile_can_be_merged_from_several_mappings() -> None:
+    text = """
+        x-big: &big {shm_size: 2m, user: big}
+        x-image: &image {image: a, user: x}
+        profiles: {p: {<<: [*big, *image], shm_size: 1m}}
+        """
+    profile = resolved("p", text)
+    assert (profile.image, profile.user, profile.shm_size) == ("a", "big", 1 << 20)
+
+
 def test_two_mounts_on_one_target_are_refused() -> None:
     assert "/data stands here twice" in problem(
         "p", "profiles: {p: {image: a, volumes: ['/a:/data', '/b:/data/']}}"
@@ -319,6 +334,9 @@ def test_two_mounts_on_one_target_are_refused() -> None:
         ("- a\n- b", "1.yaml:1: a mapping"),
         ("a: [", "1.yaml:"),
         ("a: &x [*x]", "1.yaml:1: an alias that contains itself"),
+        ("{}\n---\n{}", "1.yaml:2: not YAML: expected a single document in the stream, but found"),
+        ("a: b\nc: \x01", "1.yaml:2: not YAML: unacceptable character #x0001"),
+        ("profiles:\n  p:\n    <<: [x]", "1.yaml:3: <<: a mapping is expected here, or a list of"),
         (
             "profiles: {p: {image: {b: a}}}",
             "1.yaml:1: image: a text or a list is expected here, not",

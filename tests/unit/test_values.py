@@ -174,6 +174,9 @@ def test_gpus_are_named_or_counted(text: str, expected: Gpus) -> None:
     [
         ("0", "device=0 is the first GPU, none is no GPU"),
         ("x", "neither a GPU's index nor its UUID"),
+        ("count=2", "there is also: all, none, or how many"),
+        ("99999", "no machine has 99999 GPUs"),
+        ("\N{SUPERSCRIPT TWO}", "neither"),
         ("0,0", "named twice"),
         ("", "neither"),
         ("-1", "neither"),
@@ -201,6 +204,7 @@ def test_devices_and_ulimits() -> None:
         ("nofile", "2:1", "'nofile=2:1': the soft limit is above the hard one"),
         ("nofile", "-1:5", "'nofile=-1:5': the soft limit is above the hard one"),
         ("nofile", "x", "'nofile=x' is not NAME=SOFT[:HARD]"),
+        ("nofile", str(2**63), f"{2**63} is more than the engine can count"),
     ],
 )
 def test_what_is_no_ulimit_is_refused(name: str, text: str, words: str) -> None:

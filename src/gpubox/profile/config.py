@@ -33,6 +33,7 @@ TOP_LEVEL = {
 PROFILE_NAME = r"[A-Za-z0-9][\w.-]*"
 
 ELSEWHERE = {
+    "version": "that is Compose's; leave it out",
     "services": "that is Compose's; here: profiles:, with one mapping a profile",
     "deploy": "that is Compose's; here: gpus: all, or gpus: [0, 2]",
     "runtime": "that is Compose's; here: gpus: all",
@@ -171,7 +172,9 @@ class Config(msgspec.Struct, frozen=True):
             path = [*seen, word]
             if parent.value in path:
                 cycle = " -> ".join([*path[path.index(parent.value) :], parent.value])
-                raise ProfileError(parent.where, "extends", f"a circle: {cycle}")
+                adds = parent.value == word and len(own) > 1
+                hint = f"leave it out: this adds to the '{word}' of lower layers" if adds else ""
+                raise ProfileError(parent.where, "extends", f"a circle: {cycle}", hint)
             if not self.knows(parent.value):
                 hint = self.nearest(parent.value)
                 raise ProfileError(parent.where, "extends", f"no profile '{parent.value}'", hint)

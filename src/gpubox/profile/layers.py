@@ -84,9 +84,14 @@ def read(text: str, name: str, base: Path) -> dict[str, Located]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise ProfileError(f"{name}:{line}", "", f"not YAML: {error.problem}") from None
+        problem = error.problem or ""
+        if problem.startswith("but "):  # the second half of a sentence
+            problem = f"{error.context}, {problem}"
+        raise ProfileError(f"{name}:{line}", "", f"not YAML: {problem}") from None
     except yaml.YAMLError as error:
-        raise ProfileError(f"{name}:1", "", f"not YAML: {error}") from None
+        line = text.count("\n", 0, getattr(error, "position", 0)) + 1
+        problem = str(error).splitlines()[0]
+        raise ProfileError(f"{name}:{line}", "", f"not YAML: {problem}") from None
     if root is None:
         return {}
     document = _Reader(name, base).located(root)
@@ -128,14 +133,24 @@ class _Reader:
             if key_node.id != "scalar":
                 raise ProfileError(where, "", "a key is a word")
             key, item = str(key_node.value), self.located(value_node)
-            if key == "<<" and isinstance(item.value, dict):
-                merged.update(item.value)
+            if key == "<<":
+                merged = self.merged(item, where) | merged
             elif key in written:
                 raise ProfileError(where, key, "written twice in one mapping; keep one")
             else:
                 # the key's line, because a block value starts on the next one
                 written[key] = replace(item, where=where)
         return {**merged, **written}
+
+    @staticmethod
+    def merged(item: Located, where: str) -> dict[str, Located]:
+        """The settings that `<<` brings; of several mappings the earlier one wins, says YAML."""
+        merged: dict[str, Located] = {}
+        for each in item.value if isinstance(item.value, list) else [item]:
+            if not isinstance(each.value, dict):
+                raise ProfileError(where, "<<", "a mapping is expected here, or a list of them")
+            merged = each.value | merged
+        return merged
 
 
 # --- writing YAML
@@ -162,16 +177,19 @@ def write(document: Mapping[str, Any]) -> str:
 
 # --- ${VAR}
 
+_WORD = r"[^}]*"
+for _ in range(3):  # a word may hold variables, and so on; expressions cannot recurse
+    _WORD = rf"(?:[^}}$]|\$(?!\{{)|\$\{{{_WORD}\}})*"
 _VARIABLE = re.compile(
     r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)"
-    r"|\{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<word>[^}]*))?\}|(?P<bad>\{?))"
+    rf"|\{{(?P<name>[A-Za-z_]\w*)(?:(?P<how>:?[-?+])(?P<word>{_WORD}))?\}}|(?P<bad>\{{?))"
 )
 
 
 def interpolate(item: Located, environ: Mapping[str, str]) -> Located:
     """Expand `$VAR`, `${VAR}`, `${VAR:-else}`, `${VAR:?problem}`, `${VAR:+other}`, `$$`.
 
-    As Compose does, in all texts of a value.
+    As Compose does, in all texts of a value; `else` and `other` may hold variables themselves.
     """
     if isinstance(item.value, str):
         if "$" not in item.value:
@@ -195,11 +213,11 @@ def _expand(text: str, where: str, environ: Mapping[str, str]) -> str:
         found = environ.get(name)
         missing = found is None or (how.startswith(":") and not found)
         if how.endswith("+"):
-            return "" if missing else match["word"]
+            return "" if missing else _expand(match["word"], where, environ)
         if not missing:
             return found or ""
         if how.endswith("-"):
-            return match["word"]
+            return _expand(match["word"], where, environ)
         problem = match["word"] if how.endswith("?") else ""
         raise ProfileError(
             where,
