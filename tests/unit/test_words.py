@@ -94,6 +94,18 @@ def test_a_mistake_is_answered_with_the_way(
     assert err.startswith("gpubox: ")
 
 
+def test_a_folder_that_is_gone_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert failure(capsys, "run --dry-run a/b") == (
+        125,
+        "gpubox: the current folder: no such file or directory\n  cd to one that is there\n",
+    )
+
+
 def test_a_starter_file_is_written_once_and_valid(
     capsys: pytest.CaptureFixture[str], tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
