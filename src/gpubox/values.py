@@ -448,6 +448,11 @@ def gpu_ids(text: str) -> Gpus:
 def gpus(text: str) -> Gpus:
     """`all`, `none`, `2` (any two that are free), `0,2`, `device=3`, `GPU-...`, `MIG-...`."""
     text = text.strip().strip("\"'")
+    if re.search("(?:capabilities|count|driver|options)=", text):
+        raise ValueError(
+            f"'{text}' is docker's alone; here: all, none, 2 (any two), or device=0,2;"
+            " capabilities go into the variable NVIDIA_DRIVER_CAPABILITIES"
+        )
     if text in ("all", "none"):
         return ALL_GPUS if text == "all" else NO_GPUS
     exact = text.removeprefix("device=")

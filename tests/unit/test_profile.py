@@ -187,6 +187,19 @@ def test_a_circle_of_extends_is_named() -> None:
     assert "no profile 'bas' | did you mean 'base'?" in problem(
         "p", "profiles: {base: {image: a}, p: {extends: bas}}"
     )
+    chain = ", ".join(f"p{number}: {{extends: p{number + 1}}}" for number in range(1500))
+    assert "more than 100 profiles" in problem("p0", f"profiles: {{{chain}, p1500: {{image: a}}}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("profiles:\n\tp: {image: a}", "1.yaml:2: not YAML: a tab; it is indented with spaces"),
+        (f"x-deep: {'[' * 400}{']' * 400}", "1.yaml:1: lists and mappings nested too deep"),
+    ],
+)
+def test_tabs_and_depths_that_yaml_does_not_bear_are_named(text: str, said: str) -> None:
+    assert problem("p", text).startswith(said)
 
 
 # --- scalars, paths, variables

@@ -174,9 +174,10 @@ def test_gpus_are_named_or_counted(text: str, expected: Gpus) -> None:
     [
         ("0", "device=0 is the first GPU, none is no GPU"),
         ("x", "neither a GPU's index nor its UUID"),
-        ("count=2", "there is also: all, none, or how many"),
         ("99999", "no machine has 99999 GPUs"),
         ("\N{SUPERSCRIPT TWO}", "neither"),
+        ("all,capabilities=utility", "capabilities go into the variable"),
+        ("count=2", "here: all, none, 2"),
         ("0,0", "named twice"),
         ("", "neither"),
         ("-1", "neither"),

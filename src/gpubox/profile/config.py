@@ -31,6 +31,7 @@ TOP_LEVEL = {
     "profiles": "settings by the name of a profile",
 }
 PROFILE_NAME = r"[A-Za-z0-9][\w.-]*"
+MOST_ANCESTORS = 100
 
 ELSEWHERE = {
     "version": "that is Compose's; leave it out",
@@ -175,6 +176,9 @@ class Config(msgspec.Struct, frozen=True):
                 adds = parent.value == word and len(own) > 1
                 hint = f"leave it out: this adds to the '{word}' of lower layers" if adds else ""
                 raise ProfileError(parent.where, "extends", f"a circle: {cycle}", hint)
+            if len(path) > MOST_ANCESTORS:
+                problem = f"more than {MOST_ANCESTORS} profiles, each of which extends the next"
+                raise ProfileError(parent.where, "extends", problem)
             if not self.knows(parent.value):
                 hint = self.nearest(parent.value)
                 raise ProfileError(parent.where, "extends", f"no profile '{parent.value}'", hint)

@@ -83,6 +83,9 @@ def read(text: str, name: str, base: Path) -> dict[str, Located]:
         root = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if mark and text[mark.index : mark.index + 1] == "\t":
+            problem = "not YAML: a tab; it is indented with spaces"
+            raise ProfileError(f"{name}:{mark.line + 1}", "", problem) from None
         line = mark.line + 1 if mark else 1
         problem = error.problem or ""
         if problem.startswith("but "):  # the second half of a sentence
@@ -94,7 +97,10 @@ def read(text: str, name: str, base: Path) -> dict[str, Located]:
         raise ProfileError(f"{name}:{line}", "", f"not YAML: {problem}") from None
     if root is None:
         return {}
-    document = _Reader(name, base).located(root)
+    try:
+        document = _Reader(name, base).located(root)
+    except RecursionError:
+        raise ProfileError(f"{name}:1", "", "lists and mappings nested too deep") from None
     if not isinstance(document.value, dict):
         raise ProfileError(document.where, "", "a mapping (KEY: VALUE) is expected here")
     return document.value
@@ -304,7 +310,7 @@ def _load(path: Path, *, shared: bool = False) -> Layer:
     except OSError as error:
         raise GpuboxError(f"{path}: {why(error)}") from None
     except UnicodeDecodeError:
-        raise ProfileError(f"{path}:1", "", "not a UTF-8 text") from None
+        raise ProfileError(f"{as_typed(path)}:1", "", "not a UTF-8 text") from None
     name = as_typed(path)
     return Layer(name, read(text, name, path.absolute().parent), shared)
 
