@@ -74,10 +74,13 @@ def test_the_words_are_profile_and_command(
         ("jupyter --port 99999", 125, "99999"),
         ("profiles nope", 2, "no profile 'nope'"),
         ("exec x", 2, "here it is:"),
+        ("help run", 2, "here it is: gpubox --help"),
+        ("inspect x", 2, "here it is: docker inspect"),
         ("rnu", 2, "did you mean 'run'?"),
         ("cuda8-cudnn5", 2, "it is a profile: gpubox run cuda8-cudnn5"),
         ("-f nope.yaml profiles", 1, "nope.yaml: no such file"),
         ("ps extra", 2, "extra"),
+        ("logs --tail x", 2, "'x' is no whole number"),
         ("export", 2, "gpubox export --help"),
         ("export kubernetes", 2, "no such command 'kubernetes'"),
         ("export compose nvidia-smi", 2, "as a command: gpubox export compose -- nvidia-smi"),
@@ -92,6 +95,10 @@ def test_a_mistake_is_answered_with_the_way(
     assert said in err
     assert got == code
     assert err.startswith("gpubox: ")
+
+
+def test_no_word_at_all_is_answered_with_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert line(capsys, "") == line(capsys, "--help")
 
 
 def test_a_folder_that_is_gone_is_told(

@@ -69,7 +69,7 @@ def _open_missing_streams() -> None:
 def invoke(words: list[str]) -> int:
     """Do what the words say, and tell every error; the exit code."""
     try:
-        with cli.make_context("gpubox", words) as context:
+        with cli.make_context("gpubox", words or ["--help"]) as context:
             return int(cli.invoke(context) or 0)
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -109,7 +109,7 @@ def _command_of(words: list[str]) -> str:
 
 
 def _lower(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(text.split()).replace("not a valid integer range", "no whole number")
     return text[:1].lower() + text[1:].rstrip(".")
 
 
