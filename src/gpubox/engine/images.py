@@ -121,11 +121,12 @@ class Images(Connection):
         A configuration or a helper that fails is warned of; the docker program says nothing then.
         """
         registry = values.reference(image).registry or docker.auth.INDEX_NAME
-        login, problem = {}, _unread_config()
+        (written, problem), login = _written(), None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # docker-py's own warning of the same
                 login = self.api._auth_configs.resolve_authconfig(registry)
+                login = login or written.resolve_authconfig(registry)
         except docker.errors.DockerException as error:
             problem = str(error.__cause__ or error)
         except NOT_AS_DOCKER_WRITES:
@@ -203,14 +204,17 @@ class Images(Connection):
         return self.api._result(self.api._get(url, timeout=None), True)
 
 
-def _unread_config() -> str:
-    """Why Docker's config.json cannot be read; empty if it can. docker-py ignores such a one."""
+def _written() -> tuple[docker.auth.AuthConfig, str]:
+    """Logins as Docker's config.json has them; or none, and why it cannot be read.
+
+    docker-py ignores such a file, and of each login all but `auth` and `identitytoken`.
+    """
     path = config_file()
     try:
-        json.loads((Path(path).read_text("utf-8") if path else "").strip() or "{}")
+        found = json.loads((Path(path).read_text("utf-8") if path else "").strip() or "{}")
     except (OSError, ValueError) as error:
-        return f"{path} cannot be read: {error}"
-    return ""
+        return docker.auth.AuthConfig({}), f"{path} cannot be read: {error}"
+    return docker.auth.AuthConfig({"auths": found.get("auths") or {}}), ""
 
 
 def _is_made(item: Mapping[str, Any]) -> bool:
