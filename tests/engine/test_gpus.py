@@ -530,11 +530,16 @@ def test_a_watch_can_be_stopped_and_brought_back(lab: Workstation) -> None:
         person.fulfils(lambda lines: states(lines) == ["free"] * 4, "free GPUs again")
         assert not any("sane" in line for line in person.lines())
         assert not person.cursor_is_seen()
-        person.send(signal.SIGTERM)
-        person.shows(f"[{128 + signal.SIGTERM}]$")
-        person.type("clear; echo sa''ne\r")
-        person.shows("sane")
-        assert person.cursor_is_seen()
+        for ending in (signal.SIGQUIT, signal.SIGTERM):
+            person.send(ending)
+            person.shows(f"[{128 + ending}]$")
+            person.type("clear; echo sa''ne\r")
+            person.shows("sane")
+            assert person.cursor_is_seen()
+            person.type("clear; gpubox gpus --watch\r")
+            person.fulfils(lambda lines: states(lines) == ["free"] * 4, "free GPUs anew")
+        person.type("q")
+        person.shows("[0]$")
 
 
 def test_a_watch_goes_on_without_an_engine_and_finds_it_again(beside: Workstation) -> None:

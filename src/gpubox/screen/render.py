@@ -33,11 +33,18 @@ _STOPPED_SECONDS = 2  # so long without a frame means that Ctrl-Z has stopped us
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Rich's console for data (stdout) or for everything else (stderr)."""
+    """Rich's console for data (stdout) or for everything else (stderr).
+
+    It never hides the cursor: whatever ends or stops the program, nothing has to be put back.
+    """
     from rich.console import Console
 
+    class WithCursor(Console):
+        def show_cursor(self, show: bool = True) -> bool:  # noqa: ARG002
+            return False
+
     plain = os.environ.get("NO_COLOR")  # for which Rich itself would still print bold letters
-    return Console(
+    return WithCursor(
         stderr=stderr, highlight=False, soft_wrap=False, color_system=None if plain else "auto"
     )
 
@@ -323,8 +330,7 @@ class _Lines(_Nothing):
 class _Bars(_Nothing):
     """Pulls on a screen, drawn over and over in the same place.
 
-    The cursor is never hidden, and no mode of the terminal is set: whatever ends the program,
-    nothing has to be put back.
+    The cursor is never hidden here either, and no mode of the terminal is set.
     """
 
     def __init__(self, pulls: Pulls) -> None:

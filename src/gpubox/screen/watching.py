@@ -28,7 +28,7 @@ _QUITS = b"qQ\x1b"
 
 
 class _Terminated(BaseException):
-    """A signal that ends the program, once the terminal is as it was."""
+    """A signal, by its number, that ends the program once the terminal is as it was."""
 
 
 def watch(look: Callable[[], T], draw: Callable[[T, int], Sequence[bytes]], seconds: float) -> None:
@@ -47,8 +47,8 @@ def watch(look: Callable[[], T], draw: Callable[[T, int], Sequence[bytes]], seco
                         return
     except KeyboardInterrupt:
         return
-    except _Terminated:
-        signal.raise_signal(signal.SIGTERM)
+    except _Terminated as ended:
+        signal.raise_signal(ended.args[0])
 
 
 def _frame(lines: Sequence[bytes], rows: int) -> bytes:
@@ -107,11 +107,13 @@ class _Screen:
 @contextmanager
 def _second_screen() -> Iterator[_Screen]:
     screen = _Screen()
-    heeded = {
+    heeded: dict[signal.Signals, Callable[..., None]] = {
         signal.SIGWINCH: screen.wake,
         signal.SIGTSTP: screen.stop,
         signal.SIGCONT: screen.enter,
         signal.SIGTERM: _terminate,
+        signal.SIGQUIT: _terminate,
+        signal.SIGHUP: _terminate,
     }
     before = {number: signal.signal(number, handler) for number, handler in heeded.items()}
     screen.enter()
@@ -123,8 +125,8 @@ def _second_screen() -> Iterator[_Screen]:
         screen.leave()
 
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+def _terminate(number: int, *_: object) -> None:
+    raise _Terminated(number)
 
 
 def _write(text: bytes) -> None:
