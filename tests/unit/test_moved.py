@@ -99,6 +99,11 @@ def test_others_gpus_are_not_taken() -> None:
         others(found(), Gpus(("1",)), facts(box("GPU-0"), rest))
 
 
+def test_a_gpu_that_is_not_there_is_refused_before_anything_ends() -> None:
+    with pytest.raises(EngineError, match="this machine has no GPU 7"):
+        others(found(), Gpus(("1", "7")), facts(box("GPU-0")))
+
+
 def test_where_gpus_are_not_seen_none_are_picked() -> None:
     with pytest.raises(EngineError, match="2 free GPUs cannot be picked"):
         others(found(), Gpus(count=2), facts(machine=None))

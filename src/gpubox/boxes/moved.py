@@ -10,12 +10,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from gpubox import checks
 from gpubox.boxes import labels
 from gpubox.boxes.box import SHORT_ID
 from gpubox.boxes.inspection import Inspection, variables
+from gpubox.errors import EngineError
 from gpubox.gpus import claims
 from gpubox.gpus.claims import VISIBLE
 from gpubox.gpus.holders import holds, without
+from gpubox.gpus.machine import absent
 from gpubox.plan import docker_words
 from gpubox.plan.allocation import Allocation, allocate
 from gpubox.plan.backend import refuse
@@ -38,6 +41,9 @@ def others(
     said, me = inspection["Config"]["Labels"], facts.caller.name
     has = claims.of_label(said[labels.GPUS])
     devices = [holding.device for holding in facts.holdings]
+    if facts.machine and (words := absent(asked.ids, devices)):
+        missing = checks.of_absent_gpus(words)
+        raise EngineError(missing.evidence, missing.fix)
     own = [it.key for it in devices if holds(has, it, devices)]
     alone = replace(facts, holdings=without(facts.holdings, inspection["Id"], me), last=has.ids)
     images = (str(inspection["Config"]["Image"]),)
