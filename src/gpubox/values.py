@@ -305,8 +305,9 @@ def data_folder(text: str, base: Path) -> Mount:
     source, colon, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not colon or not source or not target or mode not in ("", *_ACCESS):
-        needs = f"; {NO_COLON}" if mode.startswith("/") else ""
-        raise ValueError(f"'{text}' is not HOST_PATH:BOX_PATH[:rw]{needs}")
+        known = f"'{text}' is not HOST_PATH:BOX_PATH[:rw]"
+        needs = NO_COLON if mode.startswith("/") else "-v takes Docker's modes"
+        raise ValueError(f"{known}; {needs}" if mode else known)
     return Mount(box_path(target), host_path(source, base), True, mode != "rw")
 
 

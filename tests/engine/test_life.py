@@ -251,7 +251,7 @@ def test_a_command_in_a_box_is_what_it_was_typed_and_ends_as_it_does(
     assert lab.says("enter", BOX, "/etc/passwd")[0] == 126
     code, _, err = lab.says("enter", "-u", "nosuch", BOX, "id")
     assert (code, "nosuch" in err.splitlines()[-2]) == (125, True), err
-    code, out, _ = lab.says("enter", "-e", "LANG", "-e", "UNSET", BOX, "env")
+    code, out, _ = lab.says("enter", "-e", "LANG", "-e", "UNSET", BOX, "--", "env")
     assert "LANG=C.UTF-8\n" in out
     assert "UNSET" not in out
     code, _, err = lab.says("enter", "nvidia-smi", "-L")

@@ -213,6 +213,12 @@ FAULTS = [
         "another place",
     ),
     (
+        f'{OLD}error during container init: error mounting "/e" to rootfs at "/x/y": mkdir /y:'
+        " read-only file system: unknown",
+        "/x/y lies in a folder that is mounted read-only",
+        "make it there first",
+    ),
+    (
         f'{OLD}error during container init: error mounting "/d" to rootfs at "/etc/hosts/x": open'
         " o_path procfd: open /data/merged/etc/hosts/x: not a directory: unknown",
         "nothing can be mounted on /etc/hosts/x of the box",

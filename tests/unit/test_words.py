@@ -62,6 +62,7 @@ def test_the_words_are_profile_and_command(
         ("run --tmpfs /x a/b", 125, "add it to the line that gpubox run --dry-run prints"),
         ("run -P a/b", 125, "-p PORT"),
         ("help", 2, "here it is: gpubox --help"),
+        ("enter -it box bash", 125, "-t is no option here\n  leave it out"),
         ("run --bogus", 125, "no such option"),
         ("run --verbose", 125, "it stands before the command: gpubox --verbose run\n"),
         ("ps --file lab.yaml", 2, "it stands before the command: gpubox --file FILE ps\n"),

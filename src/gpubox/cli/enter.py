@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -71,7 +71,9 @@ def _chosen(
             raise UsageError(f"which box of {owner}'s?", "another person's box has its full name")
         return _mine(app, there), words
     try:
-        return meant(words[0], there, app.caller.name, owner), words[1:]
+        box = meant(words[0], there, app.caller.name, owner)
+        command = words[1:]
+        return box, command[1:] if command and command[0] == "--" else command
     except UsageError as error:
         error.hint += f"; as a command: gpubox enter -- {shlex.join(words)}"
         raise
@@ -249,7 +251,15 @@ def _next_word(
     return (candidates.files if command else candidates.my_boxes)(context, parameter, incomplete)
 
 
-enter_command = BoxCommand(
+class EnterCommand(BoxCommand):
+    """Answers `docker exec -it`."""
+
+    instead: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("-t", "--tty"), "leave it out: where there is a terminal, the command has one by itself"
+    )
+
+
+enter_command = EnterCommand(
     "enter",
     callback=lambda **parameters: enter(app(click.get_current_context()), parameters),
     help="""Come back to a box.

@@ -177,6 +177,11 @@ FAULTS = (
         "choose another place in the box",
     ),
     Fault(
+        r"to rootfs at \"(?P<what>[^\"]+)\".*read-only file system",
+        "{what} lies in a folder that is mounted read-only, and is not there to be mounted on",
+        "make it there first, or choose another place in the box",
+    ),
+    Fault(
         r"error mounting \"(?P<what>[^\"]+)\" to rootfs at \"(?P<to>[^\"]+)\".*not a directory",
         "{what} cannot be mounted on {to} of the box: one is a file, the other a folder",
         "mount a file on a file or a new name, a folder on a folder or a new name",
